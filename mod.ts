@@ -1,0 +1,58 @@
+/**
+ * FlashInfer-class attention for WebGPU, with a WASM backend where there is no GPU.
+ *
+ * Decode over float32, float16, bfloat16 and FP8 KV caches, contiguous and padded, for any GQA group
+ * size. Names, layouts and semantics are FlashInfer's.
+ *
+ * @example
+ * ```ts
+ * import * as kvasir from "@kvasir/attention";
+ *
+ * const random = (n: number) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
+ * using device = await kvasir.openDevice(); // WebGPU where there is one, else WASM
+ * using q = device.tensor(random(2 * 24 * 128), [2, 24, 128], "float16");
+ * using k = device.tensor(random(2 * 50 * 8 * 128), [2, 50, 8, 128], "float8_e4m3fn"); // encodes
+ * using v = device.tensor(random(2 * 50 * 8 * 128), [2, 50, 8, 128], "float8_e4m3fn");
+ * using out = await kvasir.batchDecodeWithPaddedKvCache(q, k, v, {
+ *   kvLayout: "NHD",
+ *   posEncodingMode: "NONE",
+ * });
+ * const values = await out.read(); // Float32Array, 2 x 24 x 128
+ * console.log(device.report.description, values.length);
+ * ```
+ *
+ * @module
+ */
+
+export {
+  type AttentionWithLse,
+  batchDecodeWithPaddedKvCache,
+  singleDecodeWithKvCache,
+} from "./src/decode.ts";
+export type { Device } from "./src/device.ts";
+export type { DType, Fp8DType } from "./src/dtype.ts";
+export {
+  DestroyedError,
+  DeviceLostError,
+  DeviceMismatchError,
+  DTypeError,
+  type ErrorDetails,
+  KvasirError,
+  LimitError,
+  NoAdapterError,
+  OptionError,
+  OutOfMemoryError,
+  PlanError,
+  ShaderError,
+  ShapeError,
+} from "./src/errors.ts";
+export { decodeFp8, type DecodeFp8Options, encodeFp8, type EncodeFp8Options } from "./src/fp8.ts";
+export { openDevice, type OpenDeviceOptions, type Progress } from "./src/open_device.ts";
+export type {
+  DecodeOptions,
+  KvLayout,
+  PaddedDecodeOptions,
+  PosEncodingMode,
+} from "./src/options.ts";
+export type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "./src/report.ts";
+export type { Tensor } from "./src/tensor.ts";

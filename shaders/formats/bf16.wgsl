@@ -1,0 +1,24 @@
+// bfloat16, the high half of a float32: a quad (4 elements) is 2 words, a piece (16 bytes) 2 quads.
+
+import package::formats::rounding::bfloat_bits;
+
+alias Quad = vec2<u32>;
+alias Piece = vec4<u32>;
+const UNIT = 1.0; // what decoded values must be multiplied with
+
+fn decode_quad(words: Quad) -> vec4<f32> {
+  let low = words << vec2<u32>(16u);
+  let high = words & vec2<u32>(0xffff0000u);
+  return bitcast<vec4<f32>>(vec4<u32>(low.x, high.x, low.y, high.y));
+}
+
+fn encode_quad(values: vec4<f32>) -> Quad {
+  return vec2<u32>(
+    bfloat_bits(values.x) | (bfloat_bits(values.y) << 16u),
+    bfloat_bits(values.z) | (bfloat_bits(values.w) << 16u),
+  );
+}
+
+fn decode_piece(piece: Piece) -> array<vec4<f32>, 2> {
+  return array<vec4<f32>, 2>(decode_quad(piece.xy), decode_quad(piece.zw));
+}

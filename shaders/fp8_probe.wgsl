@@ -1,0 +1,14 @@
+// Decodes all 256 codes with one format module: the self-test by which a device's way is chosen.
+//
+// Grid: one workgroup; lane i decodes the word that holds codes 4i to 4i + 3.
+// Bindings: 0 out, the float32 bits of each code's value.
+
+import package::kv_format::{UNIT, decode_quad};
+
+@group(0) @binding(0) var<storage, read_write> out: array<vec4<u32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) local: u32) {
+  let word = local * 0x04040404u + 0x03020100u;
+  out[local] = bitcast<vec4<u32>>(decode_quad(word) * UNIT);
+}

@@ -1,0 +1,62 @@
+/**
+ * The contract between the public calls and the two backends.
+ *
+ * A backend owns storage and computes attention over it, nothing more: shapes, dtypes and options
+ * are checked before (`validate.ts`), and what is to be computed arrives as a pure description
+ * ({@linkcode AttentionProblem}). WebGPU lives in `webgpu/`, WASM in `cpu/`.
+ *
+ * @module
+ */
+
+import type { AttentionProblem } from "./attention_problem.ts";
+import type { DeviceReport } from "./report.ts";
+import type { DeviceLostError } from "./errors.ts";
+
+/** A piece of a backend's memory that holds one tensor. */
+export interface Storage {
+  /** Bytes that the tensor uses (the allocation may be larger). */
+  readonly byteLength: number;
+  /** The GPU's buffer, or null on a backend without one. */
+  readonly buffer: GPUBuffer | null;
+  /** Where in `buffer` the tensor begins. */
+  readonly byteOffset: number;
+  /**
+   * Settles once it is known whether the memory could be had: WebGPU answers later than it
+   * allocates. Rejects with `OutOfMemoryError`.
+   */
+  readonly ready: Promise<void>;
+  /** Gives the memory back; does nothing to borrowed memory. Called once. */
+  release(): void;
+}
+
+/** The operands of one attention call. */
+export interface AttentionOperands {
+  readonly q: Storage;
+  readonly k: Storage;
+  readonly v: Storage;
+  readonly out: Storage;
+  /** Float32, one value a (query, head), base 2; null where the caller does not want it. */
+  readonly lse: Storage | null;
+}
+
+/** What a device can do for the public calls. */
+export interface Backend {
+  readonly name: "webgpu" | "wasm";
+  /** A snapshot: which adapter, which kernel variants so far, and why. */
+  report(): DeviceReport;
+  /** Settles when the device is gone, by accident or by `destroy`. */
+  readonly lost: Promise<DeviceLostError>;
+
+  /** New memory, zeroed. Throws `LimitError` or `OutOfMemoryError`. */
+  allocate(byteLength: number, label: string): Storage;
+  /** Memory of the caller's. Throws `OptionError` where it cannot be used. */
+  borrow(buffer: GPUBuffer, byteOffset: number, byteLength: number): Storage;
+  /** Copies `bytes` to `storage` at `byteOffset` (a multiple of 4). */
+  write(storage: Storage, byteOffset: number, bytes: Uint8Array): void;
+  /** A copy of all bytes of `storage`. */
+  read(storage: Storage): Promise<Uint8Array<ArrayBuffer>>;
+  /** Computes attention into `operands.out` and `operands.lse`. */
+  attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void>;
+  /** Frees what the backend owns. Called once. */
+  destroy(): void;
+}

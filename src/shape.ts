@@ -1,0 +1,46 @@
+/**
+ * Shapes: what is a shape, how many elements it has, how messages write it.
+ *
+ * @module
+ */
+
+import { ShapeError } from "./errors.ts";
+
+/** A value as error messages show it: short, and never throwing. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (Array.isArray(value) || ArrayBuffer.isView(value)) {
+    const items = Array.from(value as ArrayLike<unknown>, String);
+    return items.length > 8 ? `[${items.slice(0, 8).join(", ")}, ...]` : `[${items.join(", ")}]`;
+  }
+  if (typeof value === "function") return "a function";
+  if (typeof value === "object" && value !== null) {
+    return `an ${Object.prototype.toString.call(value)}`;
+  }
+  return String(value);
+}
+
+/** A checked copy of `shape`. Throws `ShapeError` unless every dim is an integer of at least 0. */
+export function checkShape(subject: string, shape: unknown): number[] {
+  const dims = Array.isArray(shape) ? shape.map(Number) : null;
+  if (dims === null || !dims.every((d) => Number.isSafeInteger(d) && d >= 0)) {
+    throw new ShapeError(subject, {
+      got: `shape ${show(shape)}`,
+      expected: "an array of integers of at least 0",
+      hint: "Give the shape as plain numbers, such as [16, 1024, 32, 128].",
+    });
+  }
+  if (!Number.isSafeInteger(elementCount(dims))) {
+    throw new ShapeError(subject, {
+      got: `shape ${show(shape)}`,
+      expected: "fewer than 2^53 elements",
+      hint: "Check the order and the units of the dims.",
+    });
+  }
+  return dims;
+}
+
+/** The number of elements of a tensor of this shape. */
+export function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, dim) => product * dim, 1);
+}

@@ -1,0 +1,149 @@
+/**
+ * The WebGPU backend: tensors are GPU buffers, attention is a kernel.
+ *
+ * @module
+ */
+
+import type { AttentionProblem } from "../attention_problem.ts";
+import type { AttentionOperands, Backend } from "../backend.ts";
+import type { DeviceLostError } from "../errors.ts";
+import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
+import { allocateStorage, borrowStorage, type GpuStorage, readBack, upload } from "./buffers.ts";
+import { type Capabilities, probeCapabilities } from "./capabilities.ts";
+import type { GpuContext } from "./context.ts";
+import { runDecode } from "./decode.ts";
+import { LossGuard } from "./gpu_errors.ts";
+import { KernelCache } from "./kernels.ts";
+import { Profiler } from "./profiler.ts";
+
+/** What `openWebGpuBackend` is given beside the device. */
+export interface WebGpuOptions {
+  /** Whether the caller keeps the device when the backend is destroyed. */
+  readonly isBorrowed: boolean;
+  /**
+   * What the adapter says of itself; null for a caller's device. (`device.adapterInfo` is no way to
+   * it: in Deno 2.9 it panics once the adapter has been garbage-collected.)
+   */
+  readonly info: GPUAdapterInfo | null;
+  /** Why WebGPU, for the report. */
+  readonly reason: string;
+  readonly onProfile?: (profile: KernelProfile) => void;
+}
+
+/** Limits that the report shows. */
+const REPORTED_LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupsPerDimension",
+] as const;
+
+/** Probes a device and makes a backend of it. */
+export async function openWebGpuBackend(
+  device: GPUDevice,
+  options: WebGpuOptions,
+): Promise<WebGpuBackend> {
+  const guard = new LossGuard(device);
+  const { subgroupMinSize: min, subgroupMaxSize: max } = options.info ?? {};
+  const info = min && max ? { min, max } : null;
+  return new WebGpuBackend(device, guard, await probeCapabilities(device, guard, info), options);
+}
+
+/** Attention on a GPU. */
+export class WebGpuBackend implements Backend, GpuContext {
+  readonly name = "webgpu";
+  readonly kernels: KernelCache;
+  readonly profiler: Profiler | null;
+  readonly choices: KernelChoice[] = [];
+
+  constructor(
+    readonly device: GPUDevice,
+    readonly guard: LossGuard,
+    readonly capabilities: Capabilities,
+    readonly options: WebGpuOptions,
+  ) {
+    this.kernels = new KernelCache(device, guard, capabilities.enableSubgroups);
+    this.profiler = options.onProfile && device.features.has("timestamp-query")
+      ? new Profiler(device, guard, options.onProfile)
+      : null;
+  }
+
+  get lost(): Promise<DeviceLostError> {
+    return this.guard.lost;
+  }
+
+  report(): DeviceReport {
+    const { capabilities, device } = this;
+    const adapter = adapterReport(this.options.info);
+    const { subgroups, subgroupsReason, fp8 } = capabilities;
+    return {
+      backend: "webgpu",
+      reason: this.options.reason,
+      description: adapter.description || adapter.device ||
+        "a GPUDevice of the caller's",
+      adapter,
+      features: [...device.features].sort(),
+      limits: Object.fromEntries(REPORTED_LIMITS.map((name) => [name, device.limits[name]])),
+      shaderCompiler: capabilities.compiler,
+      subgroupSize: subgroups,
+      kernels: [
+        {
+          family: "lane teams",
+          variant: subgroups ? "subgroups" : "workgroup memory (portable)",
+          reason: subgroupsReason,
+        },
+        ...Object.entries(fp8).map(([dtype, { module, reason }]) => ({
+          family: `decoding of ${dtype}`,
+          variant: module ?? "none",
+          reason,
+        })),
+        ...this.choices,
+      ],
+      memory: { tensors: 0, bytes: 0 },
+    };
+  }
+
+  noteChoice(family: string, variant: string, reason: string): void {
+    if (this.choices.some((choice) => choice.variant === variant)) return;
+    this.choices.push({ family, variant, reason });
+  }
+
+  allocate(byteLength: number, label: string): GpuStorage {
+    this.guard.check();
+    return allocateStorage(this.device, byteLength, label);
+  }
+
+  borrow(buffer: GPUBuffer, byteOffset: number, byteLength: number): GpuStorage {
+    this.guard.check();
+    return borrowStorage(this.device, buffer, byteOffset, byteLength);
+  }
+
+  write(storage: GpuStorage, byteOffset: number, bytes: Uint8Array): void {
+    upload(this.device, storage, byteOffset, bytes);
+  }
+
+  read(storage: GpuStorage): Promise<Uint8Array<ArrayBuffer>> {
+    return readBack(this.device, this.guard, storage);
+  }
+
+  async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
+    this.guard.check();
+    await runDecode(this, problem, operands);
+  }
+
+  destroy(): void {
+    this.guard.markDestroyed();
+    if (!this.options.isBorrowed) this.device.destroy();
+  }
+}
+
+function adapterReport(info: GPUAdapterInfo | null): AdapterReport {
+  return {
+    vendor: info?.vendor ?? "",
+    architecture: info?.architecture ?? "",
+    device: info?.device ?? "",
+    description: info?.description ?? "",
+    isFallback: info?.isFallbackAdapter ?? false,
+  };
+}

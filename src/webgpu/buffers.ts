@@ -1,0 +1,176 @@
+/**
+ * Memory on the GPU: allocation, borrowing, upload and readback.
+ *
+ * @module
+ */
+
+import type { Storage } from "../backend.ts";
+import { LimitError, OptionError } from "../errors.ts";
+import { show } from "../shape.ts";
+import { inErrorScopes, type LossGuard } from "./gpu_errors.ts";
+
+/** Bytes to which allocations are rounded: kernels read pieces of 16. */
+const GRANULE = 16;
+/** Bytes of one upload; uploads are staged in host memory until they are submitted. */
+const UPLOAD_SLICE = 1 << 25;
+
+// WebGPU's flags by value: the namespaces that name them are missing outside browsers and Deno.
+const MAP_READ = 0x1;
+const COPY_SRC = 0x4;
+const COPY_DST = 0x8;
+const UNIFORM = 0x40;
+const STORAGE = 0x80;
+const READ = 0x1;
+
+/** A tensor's memory on the GPU. */
+export class GpuStorage implements Storage {
+  constructor(
+    readonly buffer: GPUBuffer,
+    readonly byteOffset: number,
+    readonly byteLength: number,
+    readonly ready: Promise<void>,
+    readonly isOwned: boolean,
+  ) {
+    // Whoever uses the storage hears of a failure; nobody may have to.
+    ready.catch(() => {});
+  }
+
+  /** What a bind group takes. Zero-sized bindings are not allowed, so it is a whole granule. */
+  get binding(): GPUBufferBinding {
+    return { buffer: this.buffer, offset: this.byteOffset, size: roundUp(this.byteLength) };
+  }
+
+  release(): void {
+    if (this.isOwned) this.buffer.destroy();
+  }
+}
+
+function roundUp(byteLength: number): number {
+  return Math.max(GRANULE, Math.ceil(byteLength / GRANULE) * GRANULE);
+}
+
+/** Allocates zeroed memory for a tensor. Throws `LimitError`; `ready` may reject later. */
+export function allocateStorage(device: GPUDevice, byteLength: number, label: string): GpuStorage {
+  const size = roundUp(byteLength);
+  const { maxBufferSize, maxStorageBufferBindingSize } = device.limits;
+  const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  if (size > limit) {
+    const name = limit === maxBufferSize ? "maxBufferSize" : "maxStorageBufferBindingSize";
+    throw new LimitError(label, {
+      got: `${size} bytes`,
+      expected: `at most ${limit}, this device's ${name}`,
+      hint:
+        "Use a smaller batch, a shorter cache or a smaller dtype; a GPUDevice of your own must " +
+        "be requested with the adapter's limits, since WebGPU's defaults are 128 MiB a binding.",
+    });
+  }
+  const { result: buffer, done } = inErrorScopes(
+    device,
+    label,
+    () => device.createBuffer({ label, size, usage: STORAGE | COPY_SRC | COPY_DST }),
+  );
+  return new GpuStorage(buffer, 0, byteLength, done, true);
+}
+
+/** Wraps a caller's buffer. Throws `OptionError` where kernels could not use it. */
+export function borrowStorage(
+  device: GPUDevice,
+  buffer: GPUBuffer,
+  byteOffset: number,
+  byteLength: number,
+): GpuStorage {
+  const refuse = (subject: string, got: string, expected: string, hint: string) =>
+    new OptionError(subject, { got, expected, hint });
+  if (typeof buffer?.size !== "number" || typeof buffer.usage !== "number") {
+    throw refuse("buffer", show(buffer), "a GPUBuffer", "Make it with the device's createBuffer.");
+  }
+  if ((buffer.usage & STORAGE) === 0) {
+    const usage = `usage 0x${buffer.usage.toString(16)}`;
+    throw refuse("buffer", usage, "usage STORAGE", "Add GPUBufferUsage.STORAGE when creating it.");
+  }
+  const alignment = device.limits.minStorageBufferOffsetAlignment;
+  if (!Number.isSafeInteger(byteOffset) || byteOffset < 0 || byteOffset % alignment !== 0) {
+    const expected = `a multiple of ${alignment}, this device's minStorageBufferOffsetAlignment`;
+    throw refuse("byteOffset", show(byteOffset), expected, "Align the tensor within its buffer.");
+  }
+  if (byteOffset + roundUp(byteLength) > buffer.size) {
+    const got = `${buffer.size} bytes from which ${roundUp(byteLength)} at ${byteOffset} are taken`;
+    throw refuse("buffer", got, "a buffer that holds them", "Sizes are rounded up to 16 bytes.");
+  }
+  const limit = device.limits.maxStorageBufferBindingSize;
+  if (roundUp(byteLength) > limit) {
+    throw new LimitError("buffer", {
+      got: `${byteLength} bytes`,
+      expected: `at most ${limit}, this device's maxStorageBufferBindingSize`,
+      hint: "Request the GPUDevice with the adapter's limits, or split the cache.",
+    });
+  }
+  return new GpuStorage(buffer, byteOffset, byteLength, Promise.resolve(), false);
+}
+
+/** Copies `bytes` to a tensor's memory, from `byteOffset` (a multiple of 4) on. */
+export function upload(
+  device: GPUDevice,
+  storage: GpuStorage,
+  byteOffset: number,
+  bytes: Uint8Array,
+): void {
+  const target = storage.byteOffset + byteOffset;
+  const whole = bytes.byteLength - bytes.byteLength % 4;
+  for (let start = 0; start < whole; start += UPLOAD_SLICE) {
+    const slice = bytes.subarray(start, Math.min(start + UPLOAD_SLICE, whole));
+    device.queue.writeBuffer(storage.buffer, target + start, slice as Uint8Array<ArrayBuffer>);
+    // An empty submission lets the staged bytes go.
+    if (slice.byteLength === UPLOAD_SLICE) device.queue.submit([]);
+  }
+  if (whole < bytes.byteLength) {
+    const tail = new Uint8Array(4);
+    tail.set(bytes.subarray(whole));
+    device.queue.writeBuffer(storage.buffer, target + whole, tail);
+  }
+}
+
+/** A copy of a tensor's bytes. */
+export async function readBack(
+  device: GPUDevice,
+  guard: LossGuard,
+  storage: GpuStorage,
+): Promise<Uint8Array<ArrayBuffer>> {
+  guard.check();
+  const size = Math.ceil(storage.byteLength / 4) * 4;
+  if (size === 0) return new Uint8Array(0);
+  if ((storage.buffer.usage & COPY_SRC) === 0) {
+    throw new OptionError("tensor", {
+      got: `a borrowed buffer of usage 0x${storage.buffer.usage.toString(16)}`,
+      expected: "usage COPY_SRC",
+      hint: "Add GPUBufferUsage.COPY_SRC when creating it.",
+    });
+  }
+  const { result: staging, done } = inErrorScopes(device, "read", () => {
+    const buffer = device.createBuffer({ label: "readback", size, usage: MAP_READ | COPY_DST });
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(storage.buffer, storage.byteOffset, buffer, 0, size);
+    device.queue.submit([encoder.finish()]);
+    return buffer;
+  });
+  try {
+    await guard.race(done);
+    await guard.race(staging.mapAsync(READ));
+    return new Uint8Array(staging.getMappedRange().slice(0, storage.byteLength));
+  } finally {
+    staging.destroy();
+  }
+}
+
+/** A small buffer for one dispatch, with its contents. */
+export function smallBuffer(
+  device: GPUDevice,
+  kind: "uniform" | "storage",
+  label: string,
+  words: Uint32Array<ArrayBuffer>,
+): GPUBuffer {
+  const usage = (kind === "uniform" ? UNIFORM : STORAGE) | COPY_DST;
+  const buffer = device.createBuffer({ label, size: roundUp(words.byteLength), usage });
+  if (words.byteLength > 0) device.queue.writeBuffer(buffer, 0, words);
+  return buffer;
+}

@@ -1,0 +1,207 @@
+/**
+ * Planning of the decode kernel: from a problem and a device's capabilities to constants, roles and
+ * grid. Pure; tested without a GPU.
+ *
+ * @module
+ */
+
+import type { AttentionProblem, CacheStrides, RowStrides } from "../attention_problem.ts";
+import { bytesPerElement, type DType, isFp8DType } from "../dtype.ts";
+import { LimitError, ShaderError } from "../errors.ts";
+import type { Capabilities, DispatchLimits } from "./capabilities.ts";
+import type { KernelRequest } from "./kernels.ts";
+
+/** A dispatch of shaders/decode.wgsl. */
+export interface DecodePlan {
+  readonly kernel: KernelRequest;
+  /** Why this variant, for the report. */
+  readonly reason: string;
+  /** The words of `Params` in shaders/params.wgsl, apart from `write_lse`. */
+  readonly params: DecodeParams;
+  readonly grid: readonly [number, number];
+}
+
+/** The fields of `Params` in shaders/params.wgsl, in its order. */
+export interface DecodeParams {
+  readonly numWork: number;
+  readonly headBlocks: number;
+  readonly numKvHeads: number;
+  readonly numQoHeads: number;
+  readonly group: number;
+  readonly pageSize: number;
+  readonly q: RowStrides;
+  readonly out: RowStrides;
+  readonly k: CacheStrides;
+  readonly v: CacheStrides;
+  readonly logitScale: number;
+  readonly outScale: number;
+}
+
+/** Query heads that one workgroup serves at most. */
+const MAX_HEADS = 8;
+/** Lanes that share a cache row at most. */
+const MAX_TEAM = 16;
+/** Lanes of a workgroup: with subgroups, and through workgroup memory, which they share. */
+const WORKGROUP = { subgroups: 128, workgroup: 64 } as const;
+/** Rows that a team has in flight at most. */
+const MAX_ROWS = 4;
+/** Heads times elements of a lane: so many queries and so many sums are held in registers. */
+const MAX_LANE_ELEMENTS = 128;
+/** Heads times elements of a lane, beyond which fewer rows are in flight. */
+const WIDE_LANE = 64;
+/** Workgroup memory in which the teams' outputs are merged, some quads a lane at a time. */
+const MERGE_BYTES = 8192;
+/** Elements of a quad: what shaders read of q and write of out at once. */
+const QUAD = 4;
+/** All kernels read rows in multiples of so many elements. */
+const HEAD_DIM_MULTIPLE = 8;
+
+const LOG2_E = Math.LOG2E;
+
+/** Plans a decode problem. Throws `LimitError`, or `ShaderError` where no exact way exists. */
+export function planDecode(problem: AttentionProblem, capabilities: Capabilities): DecodePlan {
+  const { headDim, numQoHeads, numKvHeads, kvDtype } = problem;
+  if (headDim % HEAD_DIM_MULTIPLE !== 0) {
+    throw new LimitError("q", {
+      got: `a head dim of ${headDim}`,
+      expected: `a multiple of ${HEAD_DIM_MULTIPLE} on WebGPU`,
+      hint: "Pad the heads with zeros and give smScale, or use the WASM backend.",
+    });
+  }
+  // A piece is 16 bytes, or 8 where rows are no multiple of 16.
+  const rowBytes = headDim * bytesPerElement(kvDtype);
+  const wide = rowBytes % 16 === 0;
+  const pieceElements = (wide ? 16 : 8) / bytesPerElement(kvDtype);
+  const pieces = headDim / pieceElements;
+
+  const rung = capabilities.subgroups ? "subgroups" : "workgroup";
+  const widest = Math.min(MAX_TEAM, capabilities.subgroups?.min ?? MAX_TEAM);
+  const team = Math.min(powerOfTwoFrom(pieces), widest);
+  const workgroup = Math.min(
+    WORKGROUP[rung],
+    capabilities.limits.maxComputeInvocationsPerWorkgroup,
+  );
+  const slots = Math.ceil(pieces / team);
+  const pieceQuads = pieceElements / QUAD;
+  const laneQuads = slots * pieceQuads;
+
+  const group = numQoHeads / numKvHeads;
+  const mostHeads = clamp(MAX_LANE_ELEMENTS / (laneQuads * QUAD), 1, MAX_HEADS);
+  const headBlocks = Math.ceil(group / mostHeads);
+  const heads = Math.ceil(group / headBlocks);
+  const rows = clamp(MAX_ROWS * WIDE_LANE / (laneQuads * QUAD * heads), 1, MAX_ROWS);
+
+  const constants = {
+    WORKGROUP: workgroup,
+    TEAM: team,
+    TEAMS: workgroup / team,
+    ROWS: rows,
+    HEADS: heads,
+    VALUES: rows * heads,
+    PIECES: pieces,
+    SLOTS: slots,
+    PIECE_QUADS: pieceQuads,
+    LANE_QUADS: laneQuads,
+    MERGE_QUADS: largestDivisor(laneQuads, MERGE_BYTES / (16 * workgroup)),
+  };
+  const roles = {
+    team: `team/${rung}`,
+    kv_format: formatModule(kvDtype, capabilities),
+    q_format: formatModule(problem.qDtype, capabilities),
+    out_format: formatModule(problem.outDtype, capabilities),
+  };
+  const numWork = problem.numRequests * numKvHeads * headBlocks;
+  const name = [
+    `decode.${rung}`,
+    `q-${problem.qDtype}`,
+    `kv-${roles.kv_format.replace("formats/", "")}`,
+    `d${headDim}.heads${heads}.team${team}.rows${rows}.wg${workgroup}`,
+  ].join(".");
+  return {
+    kernel: {
+      name,
+      main: "decode",
+      roles,
+      constants,
+      conditions: { wide },
+      bindings: ["uniform", "read", "read", "read", "read", "write", "write"],
+    },
+    reason:
+      `${capabilities.subgroupsReason}; ${heads} of ${group} query heads of a KV head share ` +
+      `each cache row, which ${team} lanes hold`,
+    params: {
+      numWork,
+      headBlocks,
+      numKvHeads,
+      numQoHeads,
+      group,
+      pageSize: problem.pageSize,
+      q: rowStrides(problem.qStrides, QUAD),
+      out: rowStrides(problem.outStrides, QUAD),
+      k: cacheStrides(problem.kStrides, pieceElements),
+      v: cacheStrides(problem.vStrides, pieceElements),
+      logitScale: problem.logitScale * LOG2_E,
+      outScale: problem.outScale,
+    },
+    grid: foldGrid(numWork, capabilities.limits),
+  };
+}
+
+/** Spreads `count` workgroups over x and y: a dimension takes 65,535 by WebGPU's default. */
+export function foldGrid(
+  count: number,
+  { maxComputeWorkgroupsPerDimension: limit }: DispatchLimits,
+): readonly [number, number] {
+  const y = Math.ceil(count / limit);
+  if (y > limit) {
+    throw new LimitError("q", {
+      got: `${count} workgroups (requests times heads)`,
+      expected: `at most ${limit * limit}`,
+      hint: "Split the batch.",
+    });
+  }
+  return [Math.ceil(count / Math.max(1, y)), y];
+}
+
+const FORMAT_MODULE: Readonly<Record<string, string>> = {
+  float32: "formats/f32",
+  float16: "formats/f16",
+  bfloat16: "formats/bf16",
+};
+
+function formatModule(dtype: DType, capabilities: Capabilities): string {
+  if (!isFp8DType(dtype)) return FORMAT_MODULE[dtype];
+  const { module, reason } = capabilities.fp8[dtype];
+  if (module !== null) return module;
+  throw new ShaderError(`decoding ${dtype}`, {
+    got: reason,
+    expected: "one way that is exact for all 256 codes",
+    hint: "Use a 16-bit cache on this device, and please report it with device.report.",
+  });
+}
+
+/** The whole part of `n`, held between `low` and `high`. */
+function clamp(n: number, low: number, high: number): number {
+  return Math.max(low, Math.min(high, Math.floor(n)));
+}
+
+/** The smallest power of two that is at least `n`. */
+function powerOfTwoFrom(n: number): number {
+  return 2 ** Math.ceil(Math.log2(n));
+}
+
+/** The largest divisor of `n` that is at most `bound`. */
+function largestDivisor(n: number, bound: number): number {
+  for (let divisor = Math.min(n, Math.floor(bound)); divisor > 1; divisor--) {
+    if (n % divisor === 0) return divisor;
+  }
+  return 1;
+}
+
+function rowStrides({ token, head }: RowStrides, unit: number): RowStrides {
+  return { token: token / unit, head: head / unit };
+}
+
+function cacheStrides({ page, token, head }: CacheStrides, unit: number): CacheStrides {
+  return { page: page / unit, token: token / unit, head: head / unit };
+}

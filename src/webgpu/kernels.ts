@@ -1,0 +1,111 @@
+/**
+ * Compiled kernels: linked, compiled once, cached by what they were compiled for.
+ *
+ * @module
+ */
+
+import { ShaderError } from "../errors.ts";
+import type { LossGuard } from "./gpu_errors.ts";
+import { type LinkRequest, linkShader } from "./link.ts";
+
+// WebGPU's flag by value, as in buffers.ts.
+const COMPUTE = 0x4;
+
+/** What a binding of a kernel is; the position in the list is its number. */
+export type BindingKind = "uniform" | "read" | "write";
+
+/** A kernel to be compiled. */
+export interface KernelRequest extends LinkRequest {
+  /** Its name in reports, profiles and errors; the same sources and constants, the same name. */
+  readonly name: string;
+  readonly bindings: readonly BindingKind[];
+}
+
+/** A compiled kernel. */
+export interface Kernel {
+  readonly name: string;
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+const BUFFER_TYPE: Readonly<Record<BindingKind, GPUBufferBindingType>> = {
+  uniform: "uniform",
+  read: "read-only-storage",
+  write: "storage",
+};
+
+/** The kernels of one device. */
+export class KernelCache {
+  readonly #device: GPUDevice;
+  readonly #guard: LossGuard;
+  readonly #enableSubgroups: boolean;
+  readonly #kernels = new Map<string, Promise<Kernel>>();
+
+  /** @param enableSubgroups Whether the device's compiler demands `enable subgroups;`. */
+  constructor(device: GPUDevice, guard: LossGuard, enableSubgroups: boolean) {
+    this.#device = device;
+    this.#guard = guard;
+    this.#enableSubgroups = enableSubgroups;
+  }
+
+  /** The kernel for `request`. Throws `ShaderError` with the compiler's message. */
+  get(request: KernelRequest): Promise<Kernel> {
+    let kernel = this.#kernels.get(request.name);
+    if (!kernel) {
+      kernel = this.#compile(request);
+      this.#kernels.set(request.name, kernel);
+      // A failure must not stay: the device may have been short of memory.
+      kernel.catch(() => this.#kernels.delete(request.name));
+    }
+    return kernel;
+  }
+
+  async #compile(request: KernelRequest): Promise<Kernel> {
+    const conditions = { ...request.conditions, enable_subgroups: this.#enableSubgroups };
+    const code = await linkShader({ ...request, conditions });
+    return await compileKernel(this.#device, this.#guard, request.name, code, request.bindings);
+  }
+}
+
+/** Compiles WGSL whose entry point is `main`. Throws `ShaderError` with the compiler's message. */
+export async function compileKernel(
+  device: GPUDevice,
+  guard: LossGuard,
+  name: string,
+  code: string,
+  bindings: readonly BindingKind[],
+): Promise<Kernel> {
+  guard.check();
+  device.pushErrorScope("validation");
+  const module = device.createShaderModule({ label: name, code });
+  const layout = device.createBindGroupLayout({
+    label: name,
+    entries: bindings.map((kind, binding) => ({
+      binding,
+      visibility: COMPUTE,
+      buffer: { type: BUFFER_TYPE[kind] },
+    })),
+  });
+  const pipelineLayout = device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] });
+  const invalid = await guard.race(device.popErrorScope());
+  if (invalid) throw shaderError(name, invalid.message);
+  try {
+    const pipeline = await guard.race(device.createComputePipelineAsync({
+      label: name,
+      layout: pipelineLayout,
+      compute: { module, entryPoint: "main" },
+    }));
+    return { name, pipeline, layout };
+  } catch (error) {
+    guard.check();
+    throw shaderError(name, error instanceof Error ? error.message : String(error));
+  }
+}
+
+function shaderError(name: string, message: string): ShaderError {
+  return new ShaderError(`kernel ${name}`, {
+    got: `the compiler's message: ${message.trim()}`,
+    expected: "a shader that compiles",
+    hint: "This is a fault of the library or the driver; please report it with device.report.",
+  });
+}

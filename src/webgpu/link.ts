@@ -1,0 +1,52 @@
+/**
+ * From the shaders' modules to one WGSL text: marked loops unrolled, modules linked by WESL, sizes
+ * given as constants.
+ *
+ * What varies is a module that the kernel imports under a role's name (`package::team`,
+ * `package::kv_format`); linking puts the chosen file in that role.
+ *
+ * @module
+ */
+
+import { link } from "wesl";
+import { shaders } from "../generated/shaders.js";
+import { unroll } from "./unroll.ts";
+
+/** What to link. */
+export interface LinkRequest {
+  /** The file with the entry point, by its path below shaders/, such as `"decode"`. */
+  readonly main: string;
+  /** Role to file, such as `{ team: "team/subgroups" }`. */
+  readonly roles: Readonly<Record<string, string>>;
+  /** Whole numbers that the shader imports from `constants`. */
+  readonly constants: Readonly<Record<string, number>>;
+  /** Conditions of `@if`. */
+  readonly conditions: Readonly<Record<string, boolean>>;
+}
+
+/** The linked WGSL of a kernel. */
+export async function linkShader(request: LinkRequest): Promise<string> {
+  const weslSrc: Record<string, string> = {};
+  const add = (name: string, file: string) => {
+    const text = shaders[file];
+    if (text === undefined) throw new ReferenceError(`no shader ${file}`);
+    weslSrc[`${name}.wesl`] = unroll(text, request.constants);
+  };
+  for (const file of SHARED) add(file, file);
+  for (const [role, file] of Object.entries(request.roles)) add(role, file);
+  add("main", request.main);
+  const constants: Record<string, string> = {};
+  for (const [name, value] of Object.entries(request.constants)) constants[name] = `${value}u`;
+  const linked = await link({
+    weslSrc,
+    rootModuleName: "main",
+    constants,
+    conditions: request.conditions,
+    keepComments: false,
+    sourceMap: false,
+  });
+  return linked.dest;
+}
+
+/** Modules that are imported by their own names. */
+const SHARED = ["address", "params", "formats/rounding"];
