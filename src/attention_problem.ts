@@ -26,8 +26,6 @@ export const REQUEST_WORDS = 4;
 
 /** What is to be computed: pure numbers, no memory, no device. */
 export interface AttentionProblem {
-  /** The kernel family: decode has one query a request. */
-  readonly family: "decode";
   readonly numRequests: number;
   readonly numQoHeads: number;
   readonly numKvHeads: number;
@@ -48,6 +46,8 @@ export interface AttentionProblem {
   readonly requests: Uint32Array<ArrayBuffer>;
   /** Page numbers; null where entry i is page i (padded caches). */
   readonly pageTable: Uint32Array<ArrayBuffer> | null;
+  /** Whether a query sees only keys up to its own position, counted from the end (bottom right). */
+  readonly causal: boolean;
   /** Multiplies q·k: the softmax scale with the scales of q and k folded in. */
   readonly logitScale: number;
   /** Multiplies the output: the scale of v. */

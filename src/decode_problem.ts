@@ -207,7 +207,6 @@ function decodeProblem(
   const rows = { token: numQoHeads * headDim, head: headDim };
   const strides = cacheStrides(options.kvLayout, cache);
   return {
-    family: "decode",
     numRequests: kvLens.length,
     numQoHeads,
     numKvHeads: cache.numKvHeads,
@@ -222,6 +221,7 @@ function decodeProblem(
     pageSize: Math.max(1, cache.length),
     requests,
     pageTable: null,
+    causal: false, // the one query is the last token: it sees every key
     logitScale: options.smScale * options.kScale,
     outScale: options.vScale,
   };

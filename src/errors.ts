@@ -29,6 +29,8 @@ export class KvasirError extends Error {
   readonly hint: string;
 
   /**
+   * Makes an error whose message is composed of its details.
+   *
    * @param subject What the message is about, such as `"k"` or `"openDevice"`.
    * @param details What was got, what was expected, what to do.
    * @param code The stable name; subclasses set their own.

@@ -19,12 +19,22 @@ export interface EncodeFp8Options {
   saturate?: boolean;
   /** `"float16"`: `values` is a `Uint16Array` of the bits of halves. Default: they are numbers. */
   inputDtype?: "float16";
+  /**
+   * Where the codes go: an array of at least as many bytes, of which the used part is returned.
+   * Saves the allocation, which for large slices costs more than the encoding. Default: a new one.
+   */
+  out?: Uint8Array<ArrayBuffer>;
 }
 
 /** Options of {@linkcode decodeFp8}. */
 export interface DecodeFp8Options {
   /** `"float16"` gives the bits of halves, in a `Uint16Array`. Default `"float32"`. */
   outDtype?: "float32" | "float16";
+  /**
+   * Where the values go: an array of at least as many elements, a `Float32Array`, or a `Uint16Array`
+   * for `"float16"`; the used part is returned. Default: a new one.
+   */
+  out?: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 }
 
 /**
@@ -54,7 +64,7 @@ export function encodeFp8(
   options: EncodeFp8Options = {},
 ): Uint8Array<ArrayBuffer> {
   checkFormat(dtype);
-  checkOptions(options, ["saturate", "inputDtype"]);
+  checkOptions(options, ["saturate", "inputDtype", "out"]);
   const { saturate = true, inputDtype } = options;
   if (typeof saturate !== "boolean") {
     throw unfit("options.saturate", saturate, "true or false");
@@ -62,7 +72,7 @@ export function encodeFp8(
   if (typeof values !== "object" || values === null || !Number.isSafeInteger(values.length)) {
     throw unfit("values", values, "an array or typed array of numbers");
   }
-  const codes = new Uint8Array(values.length);
+  const codes = outputArray(Uint8Array, options.out, values.length);
   const write = (offset: number, bytes: Uint8Array) => codes.set(bytes, offset);
   if (inputDtype === undefined) {
     encodeValues(values, dtype, { saturate }, write);
@@ -111,18 +121,31 @@ export function decodeFp8(
   options: DecodeFp8Options = {},
 ): Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> {
   checkFormat(dtype);
-  checkOptions(options, ["outDtype"]);
+  checkOptions(options, ["outDtype", "out"]);
   if (!(codes instanceof Uint8Array)) throw unfit("codes", codes, "a Uint8Array");
   const { outDtype = "float32" } = options;
   if (outDtype !== "float32" && outDtype !== "float16") {
     throw unfit("options.outDtype", outDtype, `"float32" or "float16"`);
   }
   const values = outDtype === "float32"
-    ? new Float32Array(codes.length)
-    : new Uint16Array(codes.length);
-  const target = new Uint8Array(values.buffer);
+    ? outputArray(Float32Array, options.out, codes.length)
+    : outputArray(Uint16Array, options.out, codes.length);
+  const target = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   convertBytes(codes, dtype, outDtype, false, (offset, chunk) => target.set(chunk, offset));
   return values;
+}
+
+type Output = Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Float32Array<ArrayBuffer>;
+
+/** The first `length` elements of the caller's array, or a new one. */
+function outputArray<T extends Output>(
+  Type: { new (length: number): T; readonly name: string },
+  out: unknown,
+  length: number,
+): T {
+  if (out === undefined) return new Type(length);
+  if (out instanceof Type && out.length >= length) return out.subarray(0, length) as T;
+  throw unfit("options.out", out, `a ${Type.name} of at least ${length} elements`);
 }
 
 function checkFormat(dtype: unknown): void {

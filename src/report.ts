@@ -16,9 +16,13 @@ export interface KernelChoice {
 
 /** The adapter behind a WebGPU device. */
 export interface AdapterReport {
+  /** Its vendor, as WebGPU names it; may be empty. */
   readonly vendor: string;
+  /** Its family of GPUs; may be empty. */
   readonly architecture: string;
+  /** Its model, in the vendor's numbers; may be empty. */
   readonly device: string;
+  /** Its name for a person; may be empty. */
   readonly description: string;
   /** Whether the adapter says that it is a software fallback. */
   readonly isFallback: boolean;
@@ -26,6 +30,7 @@ export interface AdapterReport {
 
 /** What a device is, what it can do, and which variants were chosen. */
 export interface DeviceReport {
+  /** Which backend computes. */
   readonly backend: "webgpu" | "wasm";
   /** Why this backend, in one sentence. */
   readonly reason: string;

@@ -15,7 +15,8 @@ import { type WasmBuild, wasmBuild, WasmInstance } from "./wasm_module.ts";
 /** Bytes that a 32-bit address space holds. */
 const ADDRESS_SPACE = 2 ** 32;
 
-class WasmStorage implements Storage {
+/** A block of the WASM memory. */
+export class WasmStorage implements Storage {
   readonly buffer = null;
   readonly byteOffset = 0;
   readonly ready: Promise<void> = Promise.resolve();
@@ -35,13 +36,18 @@ class WasmStorage implements Storage {
 export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly lost: Promise<DeviceLostError>;
-  readonly #build: WasmBuild = wasmBuild();
-  readonly #instance: WasmInstance = new WasmInstance(this.#build);
+  readonly #build: WasmBuild;
+  readonly #instance: WasmInstance;
   readonly #reason: string;
   #resolveLost: (error: DeviceLostError) => void = () => {};
 
-  /** @param reason Why this backend, for the report. */
-  constructor(reason: string) {
+  /**
+   * @param reason Why this backend, for the report.
+   * @param build Which build of the module; default the best that runs here.
+   */
+  constructor(reason: string, build: WasmBuild = wasmBuild()) {
+    this.#build = build;
+    this.#instance = new WasmInstance(build);
     this.#reason = reason;
     this.lost = new Promise((resolve) => this.#resolveLost = resolve);
   }
@@ -62,7 +68,7 @@ export class WasmBackend implements Backend {
     };
   }
 
-  allocate(byteLength: number, label: string): Storage {
+  allocate(byteLength: number, label: string): WasmStorage {
     if (byteLength >= ADDRESS_SPACE) {
       throw new LimitError(label, {
         got: `${byteLength} bytes`,

@@ -19,13 +19,16 @@ export interface DescriptorHandles {
   readonly pageTableLength: number;
 }
 
+/** The bit of the flags that stands for causal masking. */
+const CAUSAL = 1;
+
 /** The descriptor of a problem, in the order of wasm/src/descriptor.rs. */
 export function attentionDescriptor(
   problem: AttentionProblem,
   handles: DescriptorHandles,
 ): Uint32Array<ArrayBuffer> {
   const { qStrides, kStrides, vStrides, outStrides } = problem;
-  const noFlags = 0;
+  const flags = problem.causal ? CAUSAL : 0;
   const byteOffset = 0; // every tensor of this backend begins its block
   const kvDtype = WASM_DTYPE[problem.kvDtype];
   return Uint32Array.of(
@@ -34,7 +37,7 @@ export function attentionDescriptor(
     problem.numKvHeads,
     problem.headDim,
     problem.headDim,
-    noFlags,
+    flags,
     floatBits(problem.logitScale),
     floatBits(problem.outScale),
     problem.pageSize,

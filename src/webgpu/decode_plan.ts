@@ -45,10 +45,11 @@ const MAX_TEAM = 16;
 const WORKGROUP = { subgroups: 128, workgroup: 64 } as const;
 /** Rows that a team has in flight at most. */
 const MAX_ROWS = 4;
-/** Heads times elements of a lane: so many queries and so many sums are held in registers. */
-const MAX_LANE_ELEMENTS = 128;
-/** Heads times elements of a lane, beyond which fewer rows are in flight. */
-const WIDE_LANE = 64;
+/**
+ * Heads times elements of a lane at most: so many queries and so many sums are held in registers.
+ * Twice as many spill on an H200, and take software adapters minutes to compile.
+ */
+const MAX_LANE_ELEMENTS = 64;
 /** Workgroup memory in which the teams' outputs are merged, some quads a lane at a time. */
 const MERGE_BYTES = 8192;
 /** Elements of a quad: what shaders read of q and write of out at once. */
@@ -68,28 +69,26 @@ export function planDecode(problem: AttentionProblem, capabilities: Capabilities
       hint: "Pad the heads with zeros and give smScale, or use the WASM backend.",
     });
   }
-  // A piece is 16 bytes, or 8 where rows are no multiple of 16.
-  const rowBytes = headDim * bytesPerElement(kvDtype);
-  const wide = rowBytes % 16 === 0;
-  const pieceElements = (wide ? 16 : 8) / bytesPerElement(kvDtype);
-  const pieces = headDim / pieceElements;
-
   const rung = capabilities.subgroups ? "subgroups" : "workgroup";
   const widest = Math.min(MAX_TEAM, capabilities.subgroups?.min ?? MAX_TEAM);
-  const team = Math.min(powerOfTwoFrom(pieces), widest);
+  const group = numQoHeads / numKvHeads;
+  // Pieces of 8 bytes where rows are no multiple of 16, or where lanes would hold too much with 16.
+  const wide = splitRow(headDim, kvDtype, 16, widest);
+  const isWide = wide !== null &&
+    wide.laneElements * Math.min(group, MAX_HEADS) <= MAX_LANE_ELEMENTS;
+  const narrow = isWide ? null : splitRow(headDim, kvDtype, 8, widest);
+  const { pieces, pieceElements, team, slots, laneElements } = narrow ?? wide!;
   const workgroup = Math.min(
     WORKGROUP[rung],
     capabilities.limits.maxComputeInvocationsPerWorkgroup,
   );
-  const slots = Math.ceil(pieces / team);
   const pieceQuads = pieceElements / QUAD;
-  const laneQuads = slots * pieceQuads;
+  const laneQuads = laneElements / QUAD;
 
-  const group = numQoHeads / numKvHeads;
-  const mostHeads = clamp(MAX_LANE_ELEMENTS / (laneQuads * QUAD), 1, MAX_HEADS);
+  const mostHeads = clamp(MAX_LANE_ELEMENTS / laneElements, 1, MAX_HEADS);
   const headBlocks = Math.ceil(group / mostHeads);
   const heads = Math.ceil(group / headBlocks);
-  const rows = clamp(MAX_ROWS * WIDE_LANE / (laneQuads * QUAD * heads), 1, MAX_ROWS);
+  const rows = clamp(MAX_ROWS * MAX_LANE_ELEMENTS / (laneElements * heads), 1, MAX_ROWS);
 
   const constants = {
     WORKGROUP: workgroup,
@@ -115,7 +114,7 @@ export function planDecode(problem: AttentionProblem, capabilities: Capabilities
     `decode.${rung}`,
     `q-${problem.qDtype}`,
     `kv-${roles.kv_format.replace("formats/", "")}`,
-    `d${headDim}.heads${heads}.team${team}.rows${rows}.wg${workgroup}`,
+    `d${headDim}.piece${pieceElements}.heads${heads}.team${team}.rows${rows}.wg${workgroup}`,
   ].join(".");
   return {
     kernel: {
@@ -123,7 +122,7 @@ export function planDecode(problem: AttentionProblem, capabilities: Capabilities
       main: "decode",
       roles,
       constants,
-      conditions: { wide },
+      conditions: { wide: narrow === null },
       bindings: ["uniform", "read", "read", "read", "read", "write", "write"],
     },
     reason:
@@ -178,6 +177,33 @@ function formatModule(dtype: DType, capabilities: Capabilities): string {
     expected: "one way that is exact for all 256 codes",
     hint: "Use a 16-bit cache on this device, and please report it with device.report.",
   });
+}
+
+/** How a team of lanes holds a cache row. */
+interface RowSplit {
+  readonly pieceElements: number;
+  readonly pieces: number;
+  readonly team: number;
+  /** Pieces of a lane. */
+  readonly slots: number;
+  readonly laneElements: number;
+}
+
+/** Splits a row into pieces of `pieceBytes` for a team of at most `widest` lanes, if it divides. */
+function splitRow(
+  headDim: number,
+  dtype: DType,
+  pieceBytes: 16 | 8,
+  widest: number,
+): RowSplit | null {
+  const pieceElements = pieceBytes / bytesPerElement(dtype);
+  const pieces = headDim / pieceElements;
+  if (!Number.isInteger(pieces)) return null;
+  // Only FP8 modules know pieces of 8 bytes.
+  if (pieceBytes === 8 && !isFp8DType(dtype)) return null;
+  const team = Math.min(powerOfTwoFrom(pieces), widest);
+  const slots = Math.ceil(pieces / team);
+  return { pieceElements, pieces, team, slots, laneElements: slots * pieceElements };
 }
 
 /** The whole part of `n`, held between `low` and `high`. */

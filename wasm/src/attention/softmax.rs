@@ -1,0 +1,89 @@
+//! The online softmax of four rows, one in each lane.
+
+use std::f32::consts::LOG2_E;
+use std::hint::black_box;
+
+use crate::simd::{F32x4, Lanes};
+
+/// The largest logit so far, and the sum of exp(logit − largest).
+#[derive(Clone, Copy)]
+pub struct State {
+    max: Lanes,
+    sum: Lanes,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State { max: [f32::NEG_INFINITY; 4], sum: [0.0; 4] }
+    }
+}
+
+impl State {
+    /// Turns a tile's logits into weights, and gives the factor for what was summed with the former maximum.
+    #[inline(never)]
+    pub fn update(&mut self, logits: &mut [Lanes]) -> F32x4 {
+        let exp = Exp::new();
+        let old = F32x4::load(&self.max);
+        let max = logits.iter().fold(old, |max, lanes| max.max(F32x4::load(lanes)));
+        // A row that has seen no key yet: −∞ − (−∞) would be NaN.
+        let empty = max.eq(F32x4::splat(f32::NEG_INFINITY));
+        let base = max.bits().and_not(empty).floats();
+        let mut sum = F32x4::splat(0.0);
+        for lanes in logits {
+            let weight = exp.of(F32x4::load(lanes) - base);
+            sum = sum + weight;
+            *lanes = weight.array();
+        }
+        let alpha = exp.of(old - base);
+        self.max = max.array();
+        self.sum = F32x4::load(&self.sum).mul_add(alpha, sum).array();
+        alpha
+    }
+
+    /// 1 / sum, or 0 for a row without keys.
+    pub fn normalizer(&self, lane: usize) -> f32 {
+        if self.sum[lane] == 0.0 { 0.0 } else { 1.0 / self.sum[lane] }
+    }
+
+    /// log2 of the sum of exp(logit); −∞ for a row without keys.
+    pub fn lse(&self, lane: usize) -> f32 {
+        if self.sum[lane] == 0.0 {
+            return f32::NEG_INFINITY;
+        }
+        (f64::from(self.max[lane]) * std::f64::consts::LOG2_E + f64::from(self.sum[lane]).log2()) as f32
+    }
+}
+
+/// The constants of `exp`, hidden from the compilers for the reason that codec/narrow.rs gives.
+#[derive(Clone, Copy)]
+struct Exp {
+    log2_e: F32x4,
+    lowest: F32x4,
+    /// Its unit in the last place is 1: in a sum with it, the low bits are an integer.
+    to_integer: F32x4,
+    /// 2^f on [−1/2, 1/2], the polynomial of least relative error (2e-9 before its coefficients are rounded).
+    coefficients: [F32x4; 7],
+}
+
+impl Exp {
+    fn new() -> Exp {
+        let [log2_e, lowest, to_integer] = black_box([LOG2_E, -126.0, 12_582_912.0]).map(F32x4::splat);
+        let coefficients =
+            black_box([1.0, 0.693_147_2, 0.240_226_46, 0.055_503_288, 0.009_618_489, 0.001_339_993, 0.000_153_458])
+                .map(F32x4::splat);
+        Exp { log2_e, lowest, to_integer, coefficients }
+    }
+
+    /// e to the x, for x ≤ 0, to about 1e-7 of itself; 0 below the normal numbers, NaN for NaN.
+    #[inline(always)]
+    fn of(&self, x: F32x4) -> F32x4 {
+        let exponent = x * self.log2_e;
+        let bounded = exponent.max(self.lowest);
+        let n = bounded.round();
+        let f = bounded - n;
+        let [rest @ .., highest] = self.coefficients;
+        let power = rest.into_iter().rev().fold(highest, |sum, c| sum.mul_add(f, c));
+        let scaled = power.bits() + (n + self.to_integer).bits().shl::<23>();
+        scaled.and_not(exponent.lt(self.lowest)).floats()
+    }
+}

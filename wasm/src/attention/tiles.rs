@@ -1,0 +1,119 @@
+//! A tile of keys and values as rows of f32, each padded with zeros to whole steps of the kernels.
+
+use super::{Inputs, KEYS, Request};
+use crate::codec::Slice;
+use crate::descriptor::{Cache, Descriptor};
+use crate::simd::Lanes;
+use crate::status::Status;
+
+/// The kernels take this many floats of a row at a time.
+pub const STEP: usize = 16;
+
+/// Zeros, or a status when there is no memory for them.
+pub fn zeros(rows: usize, columns: usize) -> Result<Vec<f32>, Status> {
+    let count = rows.checked_mul(columns).ok_or(Status::OutOfMemory)?;
+    let mut floats = Vec::new();
+    floats.try_reserve_exact(count).map_err(|_| Status::OutOfMemory)?;
+    floats.resize(count, 0.0);
+    Ok(floats)
+}
+
+/// A head dimension with its padding.
+pub fn padded(dim: usize) -> Result<usize, Status> {
+    dim.checked_next_multiple_of(STEP).ok_or(Status::OutOfMemory)
+}
+
+/// Rows of f32 at a constant distance: in place in the cache where they can be, else made in a scratch.
+#[derive(Clone, Copy)]
+pub struct KeyRows<'a> {
+    pub floats: &'a [Lanes],
+    /// In vectors, as `width`.
+    pub stride: usize,
+    pub width: usize,
+}
+
+/// Where the rows of a tile are made that cannot be used in place.
+pub struct KeyTile {
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// The keys of a tile, in the cache.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    pub inputs: &'a Inputs<'a>,
+    pub request: Request,
+    pub kv_head: usize,
+    pub first_key: usize,
+    pub count: usize,
+    /// Whether only one block of query rows will read it.
+    pub read_once: bool,
+}
+
+impl KeyTile {
+    pub fn new(descriptor: &Descriptor) -> Result<KeyTile, Status> {
+        let k = zeros(KEYS, padded(descriptor.head_dim)?)?;
+        let v = zeros(KEYS, padded(descriptor.head_dim_v)?)?;
+        Ok(KeyTile { k, v })
+    }
+
+    /// The keys' rows, then the values'.
+    pub fn load<'a>(&'a mut self, descriptor: &Descriptor, span: Span<'a>) -> Result<[KeyRows<'a>; 2], Status> {
+        let Descriptor { page_size, head_dim, head_dim_v, .. } = *descriptor;
+        let Inputs { k, v, .. } = *span.inputs;
+        Ok([
+            rows(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?,
+            rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?,
+        ])
+    }
+}
+
+fn rows<'a>(
+    page_size: usize,
+    cache: &Cache,
+    elements: Slice<'a>,
+    dim: usize,
+    span: Span,
+    scratch: &'a mut [f32],
+) -> Result<KeyRows<'a>, Status> {
+    // By the address rule.
+    let mut page = span.request.first_page + span.first_key / page_size;
+    let mut token = span.first_key % page_size;
+    let start = |page: usize, token: usize| {
+        let number = *span.inputs.page_table.get(page).ok_or(Status::OutOfRange)?;
+        let page = u64::from(number) * cache.page_stride;
+        Ok::<_, Status>((page + token as u64 * cache.token_stride + span.kv_head as u64 * cache.head_stride) as usize)
+    };
+    let stride = cache.token_stride as usize;
+    let whole_steps = dim.is_multiple_of(STEP) && stride.is_multiple_of(STEP) && stride >= dim;
+    // Rows that lie apart compete for the same few lines of the cache: to read them often, gather them first.
+    let worth_it = span.read_once || stride == dim;
+    if let (Slice::F32(values), true) = (elements, whole_steps && worth_it && token + span.count <= page_size) {
+        let start = start(page, token)?;
+        let floats = values.get(start..start + (span.count - 1) * stride + dim).ok_or(Status::OutOfRange)?;
+        let rows = KeyRows { floats: floats.as_chunks().0, stride: stride / 4, width: dim / 4 };
+        touch(rows);
+        return Ok(rows);
+    }
+    let width = scratch.len() / KEYS;
+    for to in scratch.chunks_exact_mut(width).take(span.count) {
+        elements.read(start(page, token)?, &mut to[..dim])?;
+        token += 1;
+        if token == page_size {
+            (page, token) = (page + 1, 0);
+        }
+    }
+    Ok(KeyRows { floats: scratch[..span.count * width].as_chunks().0, stride: width / 4, width: width / 4 })
+}
+
+/// Reads a float of every cache line, so that the misses of a tile overlap each other: the kernels compute for too
+/// long between two lines for that, and WebAssembly has no prefetch.
+fn touch(rows: KeyRows) {
+    let mut bits = 0;
+    for row in rows.floats.chunks(rows.stride) {
+        for line in row[..rows.width].iter().step_by(4) {
+            bits |= line[0].to_bits();
+        }
+    }
+    std::hint::black_box(bits);
+}
