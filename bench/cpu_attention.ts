@@ -8,9 +8,7 @@ import type { DType } from "@kvasir/attention";
 import type { AttentionProblem } from "../src/attention_problem.ts";
 import { WasmBackend } from "../src/cpu/backend.ts";
 import { encodeValues } from "../src/cpu/codec.ts";
-import { wasmBuild } from "../src/cpu/wasm_module.ts";
 import { bytesPerElement, DTYPES } from "../src/dtype.ts";
-import { bytes as baselineBytes } from "../src/generated/wasm_baseline.js";
 import { openPeer, type PeerCase } from "./peers/ort_wasm.ts";
 import { timeTogether } from "./timing.ts";
 
@@ -37,34 +35,23 @@ async function benchCase(sizes: PeerCase & { readonly name: string }): Promise<v
     k: random(numKvHeads * total * headDim),
     v: random(numKvHeads * total * headDim),
   };
-  const builds = {
-    [wasmBuild().variant]: new WasmBackend("the bench"),
-    simd128: new WasmBackend("the bench", {
-      variant: "simd128",
-      reason: "the bench",
-      module: new WebAssembly.Module(baselineBytes()),
-    }),
-  };
+  const backend = new WasmBackend("the bench");
   const works: Record<string, () => Promise<Float32Array>> = {};
-  for (const [variant, backend] of Object.entries(builds)) {
-    for (const dtype of variant === "simd128" ? ["float32"] as const : DTYPES) {
-      works[`${dtype} (${variant})`] = prepare(backend, dtype, sizes, values);
-    }
-  }
+  for (const dtype of DTYPES) works[dtype] = prepare(backend, dtype, sizes, values);
   const peer = await openPeer(sizes, values);
   if (peer) works[peer.name] = peer.run;
 
-  const expected = await works[`float32 (${wasmBuild().variant})`]();
+  const expected = await works.float32();
   for (const [name, run] of Object.entries(works)) {
     if (!name.startsWith("float8")) checkClose(name, await run(), expected);
   }
   const timings = await timeTogether(works, tokens > 1 ? 5 : 31);
   const flops = 4 * numQoHeads * headDim * (tokens > 1 ? tokens * (2 * total - tokens) / 2 : total);
-  const reference = timings[`float32 (${wasmBuild().variant})`].median;
+  const reference = timings.float32.median;
   for (const [name, { median, min, max }] of Object.entries(timings)) {
     const ratio = name === peer?.name ? "" : ratios(median, reference, peer, timings);
     console.log(
-      `  ${name.padEnd(34)} ${median.toFixed(2).padStart(9)} ms (${min.toFixed(2)} to ` +
+      `  ${name.padEnd(28)} ${median.toFixed(2).padStart(9)} ms (${min.toFixed(2)} to ` +
         `${max.toFixed(2)})  ${(flops / median / 1e6).toFixed(1).padStart(6)} GFLOP/s  ${ratio}`,
     );
   }

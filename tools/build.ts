@@ -13,10 +13,8 @@ const root = new URL("../", import.meta.url);
 const path = (relative: string) => decodeURIComponent(new URL(relative, root).pathname);
 const generated = (name: string) => path(`src/generated/${name}`);
 
-const variants = [
-  { name: "baseline", features: "+simd128" },
-  { name: "relaxed", features: "+simd128,+relaxed-simd" },
-] as const;
+// Relaxed SIMD is not among them: it was too little faster to ship a second module (bench/NOTES.md).
+const targetFeatures = "+simd128";
 
 const wasmOptFlags = [
   "-O3",
@@ -27,7 +25,6 @@ const wasmOptFlags = [
   "--optimize-added-constants-propagate",
   "-O3",
   "--enable-simd",
-  "--enable-relaxed-simd",
   "--enable-bulk-memory",
   "--enable-bulk-memory-opt",
   "--enable-nontrapping-float-to-int",
@@ -125,6 +122,18 @@ async function hashOfSources(): Promise<string> {
   return new Uint8Array(digest).toHex();
 }
 
+/** Comments stay in the sources: a linked shader has none, and users need not load them. */
+const plainShaders: esbuild.Plugin = {
+  name: "plain shaders",
+  setup({ onLoad }) {
+    onLoad({ filter: /\.wgsl$/ }, async ({ path }) => {
+      const text = await Deno.readTextFile(path);
+      const contents = text.replace(/\s*\/\/[^\n]*/g, "").replace(/\n{2,}/g, "\n").trimStart();
+      return { contents, loader: "text" };
+    });
+  },
+};
+
 /** Bundles a module given as text, whose imports are relative to `folder`. */
 async function bundle(
   contents: string,
@@ -138,6 +147,7 @@ async function bundle(
     charset: "utf8",
     format: "esm",
     loader,
+    plugins: [plainShaders],
     platform: "neutral",
     target: "es2022",
     write: false,
@@ -160,9 +170,7 @@ async function addShaders(files: Files) {
   const entries = names.map((name, i) =>
     `  ${JSON.stringify(name.replace(/\.wgsl$/, ""))}: s${i},\n`
   ).join("");
-  const code = await bundle(`${imports}export const shaders = {\n${entries}};\n`, folder, {
-    ".wgsl": "text",
-  });
+  const code = await bundle(`${imports}export const shaders = {\n${entries}};\n`, folder, {});
   addModule(
     files,
     "shaders",
@@ -182,9 +190,9 @@ async function remappedPaths(): Promise<string[]> {
   return folders.map(([from, to]) => `--remap-path-prefix=${from}=${to}`);
 }
 
-async function buildWasm({ name, features }: typeof variants[number]): Promise<string> {
-  const flags = [`-Ctarget-feature=${features}`, ...await remappedPaths()];
-  const folder = path(`.build/${name}`);
+async function buildWasm(): Promise<string> {
+  const flags = [`-Ctarget-feature=${targetFeatures}`, ...await remappedPaths()];
+  const folder = path(".build/wasm");
   await run("wasm-pack", [
     ...["build", ".", "--release", "--target", "web", "--out-dir", `${folder}/pkg`],
     ...["--no-typescript", "--no-pack", "--", "--locked"],
@@ -194,31 +202,29 @@ async function buildWasm({ name, features }: typeof variants[number]): Promise<s
   const { length } = WebAssembly.Module.imports(
     new WebAssembly.Module(await Deno.readFile(module)),
   );
-  if (length > 0) fail(`the ${name} module has ${length} imports, and should have none`);
+  if (length > 0) fail(`the module has ${length} imports, and should have none`);
   return folder;
 }
 
 async function addWasm(files: Files, toolchain: Toolchain) {
-  for (const variant of variants) {
-    const folder = await buildWasm(variant);
-    const code = await bundle(
-      `import base64 from "./kvasir.wasm";
-      export function bytes() {
-        const binary = atob(base64);
-        const bytes = new Uint8Array(binary.length);
-        for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
-        return bytes;
-      }`,
-      folder,
-      { ".wasm": "base64" },
-    );
-    addModule(
-      files,
-      `wasm_${variant.name}`,
-      code,
-      `/** The WebAssembly module built with ${variant.features}. */\nexport declare function bytes(): Uint8Array<ArrayBuffer>;\n`,
-    );
-  }
+  const folder = await buildWasm();
+  const code = await bundle(
+    `import base64 from "./kvasir.wasm";
+    export function bytes() {
+      const binary = atob(base64);
+      const bytes = new Uint8Array(binary.length);
+      for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+      return bytes;
+    }`,
+    folder,
+    { ".wasm": "base64" },
+  );
+  addModule(
+    files,
+    "wasm",
+    code,
+    `/** The WebAssembly module, built with ${targetFeatures}. */\nexport declare function bytes(): Uint8Array<ArrayBuffer>;\n`,
+  );
   files.set(
     recordName,
     JSON.stringify({ ...toolchain, sources: await hashOfSources() }, null, 2) + "\n",
@@ -272,7 +278,7 @@ async function checkWasm(files: Files) {
   } else if (JSON.stringify(toolchain) === JSON.stringify(recorded)) {
     await addWasm(files, toolchain);
   } else {
-    await Promise.all(variants.map(buildWasm));
+    await buildWasm();
     await run("cargo", ["test", "--locked"]);
     console.log(
       "build: wasm/ builds and its tests pass; its bytes were not compared, because the toolchain is another: " +

@@ -10,10 +10,7 @@ import type { AttentionOperands, Backend, Storage } from "../backend.ts";
 import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
 import { attentionDescriptor } from "./descriptor.ts";
-import { type WasmBuild, wasmBuild, WasmInstance } from "./wasm_module.ts";
-
-/** Bytes that a 32-bit address space holds. */
-const ADDRESS_SPACE = 2 ** 32;
+import { MAX_BLOCK, WasmInstance } from "./wasm_module.ts";
 
 /** A block of the WASM memory. */
 export class WasmStorage implements Storage {
@@ -36,43 +33,36 @@ export class WasmStorage implements Storage {
 export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly lost: Promise<DeviceLostError>;
-  readonly #build: WasmBuild;
-  readonly #instance: WasmInstance;
+  readonly #instance: WasmInstance = new WasmInstance();
   readonly #reason: string;
   #resolveLost: (error: DeviceLostError) => void = () => {};
 
-  /**
-   * @param reason Why this backend, for the report.
-   * @param build Which build of the module; default the best that runs here.
-   */
-  constructor(reason: string, build: WasmBuild = wasmBuild()) {
-    this.#build = build;
-    this.#instance = new WasmInstance(build);
+  /** @param reason Why this backend, for the report. */
+  constructor(reason: string) {
     this.#reason = reason;
     this.lost = new Promise((resolve) => this.#resolveLost = resolve);
   }
 
   report(): DeviceReport {
-    const { variant, reason } = this.#build;
     return {
       backend: "wasm",
       reason: this.#reason,
-      description: `WASM (${variant}), one thread`,
+      description: "WASM SIMD, one thread",
       adapter: null,
-      features: variant === "relaxed-simd" ? ["simd128", "relaxed-simd"] : ["simd128"],
-      limits: { maxBufferSize: ADDRESS_SPACE },
+      features: ["simd128"],
+      limits: { maxBufferSize: MAX_BLOCK },
       shaderCompiler: null,
       subgroupSize: null,
-      kernels: [{ family: "attention", variant, reason }],
+      kernels: [{ family: "attention", variant: "simd128", reason: "the only build" }],
       memory: { tensors: 0, bytes: 0 },
     };
   }
 
   allocate(byteLength: number, label: string): WasmStorage {
-    if (byteLength >= ADDRESS_SPACE) {
+    if (byteLength > MAX_BLOCK) {
       throw new LimitError(label, {
         got: `${byteLength} bytes`,
-        expected: `less than ${ADDRESS_SPACE} bytes, WASM's address space`,
+        expected: `at most ${MAX_BLOCK} bytes, what the WASM module allocates in one piece`,
         hint: "Use a smaller batch, a shorter cache or a smaller dtype.",
       });
     }

@@ -1,14 +1,12 @@
 /**
- * The WASM module: which build runs here, and its exports.
+ * The WASM module and its exports.
  *
- * Two builds are shipped: baseline SIMD, and one with relaxed SIMD (fused multiply-add), which an
- * engine may not know. Instances are cheap (no imports); each owns a memory of its own.
+ * Instances are cheap (no imports); each owns a memory of its own.
  *
  * @module
  */
 
-import { bytes as baselineBytes } from "../generated/wasm_baseline.js";
-import { bytes as relaxedBytes } from "../generated/wasm_relaxed.js";
+import { bytes } from "../generated/wasm.js";
 import { bytesPerElement, type DType } from "../dtype.ts";
 import { KvasirError, OutOfMemoryError } from "../errors.ts";
 
@@ -41,49 +39,29 @@ export const WASM_DTYPE: Readonly<Record<DType | "float64", number>> = {
   float64: 5,
 };
 
-/** A build of the module. */
-export interface WasmBuild {
-  readonly variant: "simd128" | "relaxed-simd";
-  readonly reason: string;
-  readonly module: WebAssembly.Module;
-}
+let compiled: WebAssembly.Module | undefined;
 
-let chosen: WasmBuild | undefined;
-
-/** The best build that this engine takes; compiled once. */
-export function wasmBuild(): WasmBuild {
-  if (chosen) return chosen;
-  const relaxed = relaxedBytes();
-  chosen = WebAssembly.validate(relaxed)
-    ? {
-      variant: "relaxed-simd",
-      reason: "the engine has relaxed SIMD: multiply and add are one instruction",
-      module: new WebAssembly.Module(relaxed),
-    }
-    : {
-      variant: "simd128",
-      reason: "the engine has no relaxed SIMD",
-      module: new WebAssembly.Module(baselineBytes()),
-    };
-  return chosen;
+/** The module; compiled once. */
+function wasmModule(): WebAssembly.Module {
+  return compiled ??= new WebAssembly.Module(bytes());
 }
 
 /** One instance with a memory of its own. */
 export class WasmInstance {
   readonly exports: WasmExports;
 
-  constructor(build: WasmBuild = wasmBuild()) {
-    this.exports = new WebAssembly.Instance(build.module, {}).exports as unknown as WasmExports;
+  constructor() {
+    this.exports = new WebAssembly.Instance(wasmModule(), {}).exports as unknown as WasmExports;
   }
 
   /** A zeroed block. Throws `OutOfMemoryError`. */
   allocate(byteLength: number, label: string): number {
-    const handle = byteLength <= MAX_BLOCK ? this.exports.block_alloc(byteLength) >>> 0 : 0;
+    const handle = this.exports.block_alloc(byteLength) >>> 0;
     if (handle !== 0) return handle;
     const used = this.exports.memory.buffer.byteLength;
     throw new OutOfMemoryError(label, {
       got: `a request for ${byteLength} bytes beside ${used} bytes of WASM memory`,
-      expected: "less: a WASM memory holds 4 GiB at most",
+      expected: "a block of less than 2 GiB, and less than 4 GiB in all",
       hint: "Destroy tensors that are no longer needed, or use a smaller dtype for the cache.",
     });
   }
@@ -114,4 +92,5 @@ export function wasmElementBytes(dtype: DType | "float64"): number {
   return dtype === "float64" ? 8 : bytesPerElement(dtype);
 }
 
-const MAX_BLOCK = 0xffff_0000;
+/** Rust holds no allocation beyond this. */
+export const MAX_BLOCK: number = 2 ** 31 - 2 ** 16;

@@ -108,7 +108,9 @@ fn nan_stays_in_its_request_and_head() {
             for (i, (clean, hurt)) in heads {
                 let (row, head) = (i / 6, i % 6);
                 if row >= 6 && head >= 3 {
-                    assert!(hurt.iter().any(|x| !x.is_finite()) || value == f32::NEG_INFINITY || tensor == "k");
+                    // An infinite key may have a logit of −∞, which is no weight at all.
+                    let may_vanish = tensor == "k" && value.is_infinite();
+                    assert!(may_vanish || hurt.iter().any(|x| !x.is_finite()), "{tensor} {value} is hidden");
                 } else {
                     assert_eq!(clean, hurt, "{tensor} {value}, row {row}, head {head}");
                 }

@@ -84,6 +84,8 @@ impl Exp {
         let [rest @ .., highest] = self.coefficients;
         let power = rest.into_iter().rev().fold(highest, |sum, c| sum.mul_add(f, c));
         let scaled = power.bits() + (n + self.to_integer).bits().shl::<23>();
-        scaled.and_not(exponent.lt(self.lowest)).floats()
+        let power = scaled.and_not(exponent.lt(self.lowest));
+        // What integer arithmetic makes of a NaN is any number.
+        exponent.eq(exponent).select(power, exponent.bits()).floats()
     }
 }
