@@ -102,7 +102,7 @@ export function checkDecodeOptions(
   }
   return {
     kvLayout: checkLayout(options.kvLayout ?? "NHD"),
-    smScale: checkNumber("options.smScale", options.smScale ?? 1 / Math.sqrt(headDim)),
+    smScale: checkNumber("options.smScale", options.smScale ?? 1 / Math.sqrt(Math.max(1, headDim))),
     kScale: checkNumber("options.kScale", options.kScale ?? 1),
     vScale: checkNumber("options.vScale", options.vScale ?? 1),
     returnLse: checkBoolean("options.returnLse", options.returnLse ?? false),

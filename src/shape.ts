@@ -22,8 +22,9 @@ export function show(value: unknown): string {
 
 /** A checked copy of `shape`. Throws `ShapeError` unless every dim is an integer of at least 0. */
 export function checkShape(subject: string, shape: unknown): number[] {
-  const dims = Array.isArray(shape) ? shape.map(Number) : null;
-  if (dims === null || !dims.every((d) => Number.isSafeInteger(d) && d >= 0)) {
+  // A copy: the caller may change the array later. (Array.from also shows the holes of a sparse one.)
+  const dims: unknown[] | null = Array.isArray(shape) ? Array.from(shape) : null;
+  if (dims === null || !dims.every(isDim)) {
     throw new ShapeError(subject, {
       got: `shape ${show(shape)}`,
       expected: "an array of integers of at least 0",
@@ -38,6 +39,10 @@ export function checkShape(subject: string, shape: unknown): number[] {
     });
   }
   return dims;
+}
+
+function isDim(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 /** The number of elements of a tensor of this shape. */
