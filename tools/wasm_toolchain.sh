@@ -51,7 +51,7 @@ if ! [[ -d /usr/lib/rustlib/src && -x /usr/bin/wasm-ld-19 && -x /usr/bin/cargo &
   as_root=; [[ $(id -u) == 0 ]] || as_root=sudo
   $as_root apt-get update -qq
   $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    rustc-web cargo-web rust-web-src lld-19 gcc libc6-dev npm
+    rustc-web cargo-web rust-web-src lld-19 gcc libc6-dev $(command -v npm >/dev/null || echo npm)
 fi
 
 host=x86_64-unknown-linux-gnu sysroot=$home/sysroot

@@ -6,26 +6,24 @@
 import type { DType } from "@kvasir/attention";
 import { type DecodeSpec, decodeTest } from "../support/decode.ts";
 
-const Q_DTYPES: readonly DType[] = ["float32", "float16", "bfloat16"];
-const KV_DTYPES: readonly DType[] = [
-  "float32",
-  "float16",
-  "bfloat16",
-  "float8_e4m3fn",
-  "float8_e5m2",
-];
+/** What each dtype of q is combined with. */
+const DTYPES: Readonly<Partial<Record<DType, readonly DType[]>>> = {
+  float32: ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"],
+  float16: ["float32", "float16", "float8_e4m3fn", "float8_e5m2"],
+  bfloat16: ["float32", "bfloat16", "float8_e4m3fn"],
+};
 const LAYOUTS = ["NHD", "HND"] as const;
 
-for (const qDtype of Q_DTYPES) {
+for (const [qDtype, kvDtypes] of Object.entries(DTYPES)) {
   decodeTest(
-    `decode: q ${qDtype} over every KV dtype, both layouts`,
-    KV_DTYPES.flatMap((kvDtype) =>
+    `decode: q ${qDtype} over KV dtypes, both layouts`,
+    kvDtypes.flatMap((kvDtype) =>
       LAYOUTS.map((kvLayout): DecodeSpec => ({
         batch: 2,
         kvLen: 75,
         heads: [4, 2],
         headDim: 32,
-        qDtype,
+        qDtype: qDtype as DType,
         kvDtype,
         kvLayout,
         seqLens: [75, 18],
@@ -139,3 +137,18 @@ decodeTest("decode: smScale, kScale and vScale", [
   { ...SCALED, smScale: 0.3, kScale: 1.5, vScale: -2, kvDtype: "float8_e4m3fn" },
   { ...SCALED, kScale: 0.05, vScale: 0.02, kvDtype: "float8_e5m2", qDtype: "float16" },
 ]);
+
+decodeTest(
+  "decode: head dims that are no multiple of 8",
+  [1, 2, 3, 5, 7, 12, 33, 100].map((headDim, i) => ({
+    batch: 2,
+    kvLen: 20,
+    heads: [6, 2],
+    headDim,
+    qDtype: "float16",
+    kvDtype: i % 2 ? "float8_e4m3fn" : "bfloat16",
+    kvLayout: LAYOUTS[i % 2],
+    seqLens: [20, 9],
+  })),
+  ["wasm"],
+);

@@ -13,7 +13,7 @@ import {
   type DType,
   singleDecodeWithKvCache,
 } from "@kvasir/attention";
-import { onEachBackend } from "./device.ts";
+import { type BackendName, onEachBackend } from "./device.ts";
 import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
 import { type AttentionCase, cacheRow } from "./oracle.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
@@ -193,8 +193,12 @@ export async function checkDecode(
   return answer;
 }
 
-/** Registers one test a backend that passes every spec through the gate. */
-export function decodeTest(title: string, specs: readonly DecodeSpec[]): void {
+/** Registers one test a backend (of `only`) that passes every spec through the gate. */
+export function decodeTest(
+  title: string,
+  specs: readonly DecodeSpec[],
+  only?: readonly BackendName[],
+): void {
   // The oracle's answers are the same on every backend; the first one that needs them pays.
   const cases = specs.map((spec) => {
     let made: { inputs: DecodeInputs; expected: Expected } | undefined;
@@ -214,5 +218,5 @@ export function decodeTest(title: string, specs: readonly DecodeSpec[]): void {
       const { inputs, expected } = make();
       await checkDecode(device, label, inputs, expected);
     }
-  });
+  }, only);
 }
