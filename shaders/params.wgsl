@@ -6,7 +6,6 @@ struct Params {
   num_kv_heads: u32,
   num_qo_heads: u32,
   group: u32,         // query heads of one KV head
-  page_size: u32,     // tokens
   write_lse: u32,     // whether the caller wants lse
   q_token: u32,       // strides of q and out in quads (4 elements), of k and v in pieces
   q_head: u32,

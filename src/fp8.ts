@@ -162,7 +162,12 @@ function checkOptions(options: unknown, known: readonly string[]): void {
     throw unfit("options", options, "an object");
   }
   const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw unfit(`options.${unknown}`, "it", `one of ${known.join(", ")}`);
+  if (unknown === undefined) return;
+  throw new OptionError(`options.${unknown}`, {
+    got: "an option that this call does not know",
+    expected: `one of ${known.join(", ")}`,
+    hint: "Check the spelling; names are camelCase.",
+  });
 }
 
 function unfit(subject: string, value: unknown, expected: string): OptionError {

@@ -75,7 +75,6 @@ function paramWords(
     params.numKvHeads,
     params.numQoHeads,
     params.group,
-    params.pageSize,
     operands.lse ? 1 : 0,
     ...[q.token, q.head, out.token, out.head],
     ...[k.page, k.token, k.head],

@@ -28,7 +28,6 @@ export interface DecodeParams {
   readonly numKvHeads: number;
   readonly numQoHeads: number;
   readonly group: number;
-  readonly pageSize: number;
   readonly q: RowStrides;
   readonly out: RowStrides;
   readonly k: CacheStrides;
@@ -134,7 +133,6 @@ export function planDecode(problem: AttentionProblem, capabilities: Capabilities
       numKvHeads,
       numQoHeads,
       group,
-      pageSize: problem.pageSize,
       q: rowStrides(problem.qStrides, QUAD),
       out: rowStrides(problem.outStrides, QUAD),
       k: cacheStrides(problem.kStrides, pieceElements),
