@@ -16,7 +16,7 @@ export interface DecodePlan {
   readonly kernel: KernelRequest;
   /** Why this variant, for the report. */
   readonly reason: string;
-  /** The words of `Params` in shaders/params.wgsl, apart from `write_lse`. */
+  /** What the kernel is told. */
   readonly params: DecodeParams;
   readonly grid: readonly [number, number];
 }

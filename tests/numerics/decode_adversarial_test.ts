@@ -14,6 +14,7 @@ import {
 import { onEachBackend } from "../support/device.ts";
 import { decode, roundTo } from "../support/formats.ts";
 import { cacheRow } from "../support/oracle.ts";
+import { nextFloat32, normals } from "../support/values.ts";
 
 onEachBackend("decode: one key gives exactly its value", async (device) => {
   const dtypes: readonly (readonly [q: DType, kv: DType])[] = [
@@ -38,6 +39,22 @@ onEachBackend("decode: one key gives exactly its value", async (device) => {
       const head = Math.floor(i / 16) % 4;
       const row = cacheRow(inputs.problem, Math.floor(i / 64), 0, Math.floor(head / 2));
       assert.equal(got, roundTo(inputs.v.values[row + i % 16], qDtype), `${qDtype}, ${kvDtype}`);
+    });
+  }
+});
+
+onEachBackend("decode: a result is rounded once, to nearest even", async (device) => {
+  // One key in float32 comes out unchanged, so that each value below is rounded alone.
+  const ties = [1, 3, 5].flatMap((odd) => [1 + odd * 2 ** -11, 1 + odd * 2 ** -8, odd * 2 ** -25]);
+  const edges = [...ties, 65504, 65519.99, 65520, 1e9, 3.4e38, 2 ** -14, 2 ** -24, 2 ** -26, 1e-30];
+  const around = edges.flatMap((x) => [-1, 0, 1].map((steps) => nextFloat32(x, steps)));
+  const hard = [...around, ...around.map((x) => -x), 0, ...normals(1024, 1)].slice(0, 1024);
+  for (const qDtype of ["float32", "float16", "bfloat16"] as const) {
+    const spec: DecodeSpec = { kvLen: 1, heads: [32, 32], headDim: 32, qDtype };
+    const values = { ...drawValues(spec), v: Float32Array.from(hard) };
+    const { out } = await runDecode(device, makeInputs(spec, values));
+    out.forEach((got, i) => {
+      assert.equal(got, roundTo(values.v[i], qDtype), `${values.v[i]} in ${qDtype}`);
     });
   }
 });

@@ -12,6 +12,7 @@
  */
 
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { type Device, openDevice } from "@kvasir/attention";
 
 /** The rows of the table. */
@@ -38,9 +39,13 @@ interface DawnModule {
 
 /** Makes Dawn the WebGPU of this process, so that the library finds it where it always looks. */
 async function putDawnOnNavigator(): Promise<void> {
-  // Not a literal: who does not ask for Dawn need not have its 100 MB.
-  const specifier = Deno.env.get("DAWN_NODE") ?? "npm:webgpu@0.6.2";
-  const { create, globals }: DawnModule = await import(specifier);
+  // Not a literal: who does not ask for Dawn need not have its 100 MB. On a machine without a
+  // network, DAWN_NODE names the addon itself.
+  const addon = Deno.env.get("DAWN_NODE");
+  const specifier = "npm:webgpu@0.6.2";
+  const { create, globals }: DawnModule = addon
+    ? createRequire(import.meta.url)(addon)
+    : await import(specifier);
   // Dawn asks for its events in every turn of the loop, each of which costs Deno more than the last;
   // a compilation of a second took minutes.
   const setImmediate = (poll: () => void) => setTimeout(poll, 1);
