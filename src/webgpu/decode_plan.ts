@@ -36,19 +36,29 @@ export interface DecodeParams {
   readonly outScale: number;
 }
 
-/** Query heads that one workgroup serves at most. */
-const MAX_HEADS = 8;
-/** Lanes that share a cache row at most. */
-const MAX_TEAM = 16;
-/** Lanes of a workgroup: with subgroups, and through workgroup memory, which they share. */
-const WORKGROUP = { subgroups: 128, workgroup: 64 } as const;
-/** Rows that a team has in flight at most. */
-const MAX_ROWS = 4;
-/**
- * Heads times elements of a lane at most: so many queries and so many sums are held in registers.
- * Twice as many spill on an H200, and take software adapters minutes to compile.
- */
-const MAX_LANE_ELEMENTS = 64;
+/** What may be tuned for a GPU: the bench's sweep tries all combinations (bench/NOTES.md). */
+export interface DecodeTuning {
+  /** Query heads that one workgroup serves at most. */
+  readonly maxHeads: number;
+  /** Lanes that share a cache row at most. */
+  readonly maxTeam: number;
+  /** Lanes of a workgroup. */
+  readonly workgroup: number;
+  /** Rows that a team has in flight at most. */
+  readonly maxRows: number;
+  /**
+   * Heads times elements of a lane at most: so many queries and so many sums are held in registers.
+   * Twice as many spill on an H200, and take software adapters minutes to compile.
+   */
+  readonly maxLaneElements: number;
+}
+
+const TUNING: Readonly<Record<"subgroups" | "workgroup", DecodeTuning>> = {
+  subgroups: { maxHeads: 8, maxTeam: 16, workgroup: 128, maxRows: 4, maxLaneElements: 64 },
+  // Teams that meet in workgroup memory share it: fewer lanes.
+  workgroup: { maxHeads: 8, maxTeam: 16, workgroup: 64, maxRows: 4, maxLaneElements: 64 },
+};
+
 /** Workgroup memory in which the teams' outputs are merged, some quads a lane at a time. */
 const MERGE_BYTES = 8192;
 /** Elements of a quad: what shaders read of q and write of out at once. */
@@ -58,8 +68,16 @@ const HEAD_DIM_MULTIPLE = 8;
 
 const LOG2_E = Math.LOG2E;
 
-/** Plans a decode problem. Throws `LimitError`, or `ShaderError` where no exact way exists. */
-export function planDecode(problem: AttentionProblem, capabilities: Capabilities): DecodePlan {
+/**
+ * Plans a decode problem. Throws `LimitError`, or `ShaderError` where no exact way exists.
+ *
+ * @param tuning Replaces constants of the rung; for the bench.
+ */
+export function planDecode(
+  problem: AttentionProblem,
+  capabilities: Capabilities,
+  tuning?: Partial<DecodeTuning>,
+): DecodePlan {
   const { headDim, numQoHeads, numKvHeads, kvDtype } = problem;
   if (headDim % HEAD_DIM_MULTIPLE !== 0) {
     throw new LimitError("q", {
@@ -69,25 +87,27 @@ export function planDecode(problem: AttentionProblem, capabilities: Capabilities
     });
   }
   const rung = capabilities.subgroups ? "subgroups" : "workgroup";
-  const widest = Math.min(MAX_TEAM, capabilities.subgroups?.min ?? MAX_TEAM);
+  const tuned: DecodeTuning = { ...TUNING[rung], ...tuning };
+  const { maxHeads, maxRows, maxLaneElements } = tuned;
+  const widest = Math.min(tuned.maxTeam, capabilities.subgroups?.min ?? tuned.maxTeam);
   const group = numQoHeads / numKvHeads;
   // Pieces of 8 bytes where rows are no multiple of 16, or where lanes would hold too much with 16.
   const wide = splitRow(headDim, kvDtype, 16, widest);
   const isWide = wide !== null &&
-    wide.laneElements * Math.min(group, MAX_HEADS) <= MAX_LANE_ELEMENTS;
+    wide.laneElements * Math.min(group, maxHeads) <= maxLaneElements;
   const narrow = isWide ? null : splitRow(headDim, kvDtype, 8, widest);
   const { pieces, pieceElements, team, slots, laneElements } = narrow ?? wide!;
   const workgroup = Math.min(
-    WORKGROUP[rung],
+    tuned.workgroup,
     capabilities.limits.maxComputeInvocationsPerWorkgroup,
   );
   const pieceQuads = pieceElements / QUAD;
   const laneQuads = laneElements / QUAD;
 
-  const mostHeads = clamp(MAX_LANE_ELEMENTS / laneElements, 1, MAX_HEADS);
+  const mostHeads = clamp(maxLaneElements / laneElements, 1, maxHeads);
   const headBlocks = Math.ceil(group / mostHeads);
   const heads = Math.ceil(group / headBlocks);
-  const rows = clamp(MAX_ROWS * MAX_LANE_ELEMENTS / (laneElements * heads), 1, MAX_ROWS);
+  const rows = clamp(maxRows * maxLaneElements / (laneElements * heads), 1, maxRows);
 
   const constants = {
     WORKGROUP: workgroup,

@@ -23,10 +23,12 @@ const WANTED_LIMITS = [
  *
  * @param powerPreference As in WebGPU; default the implementation's.
  * @param timestamps Whether to ask for timestamp queries.
+ * @param more Other features to ask for where the adapter has them.
  */
 export async function requestDevice(
   powerPreference: GPUPowerPreference | undefined,
   timestamps: boolean,
+  more: readonly GPUFeatureName[] = [],
 ): Promise<DeviceRequest> {
   const gpu = (globalThis.navigator as Navigator | undefined)?.gpu;
   if (!gpu) return { device: null, why: "this runtime has no WebGPU (navigator.gpu)" };

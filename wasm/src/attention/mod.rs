@@ -32,6 +32,8 @@ use tiles::{KeyTile, Span};
 /// 128 dimensions, half of a common L1 cache together.
 const KEYS: usize = 32;
 const ROWS: usize = 32;
+/// From so many keys of a head side by side on, a head is walked through before the next.
+const LONG_RUN: u64 = 2 * KEYS as u64;
 
 /// One sequence: its queries are rows of q, its keys are found through the page table.
 #[derive(Clone, Copy)]
@@ -111,6 +113,7 @@ fn attend(descriptor: &Descriptor, inputs: Inputs, mut outputs: Outputs) -> Resu
     let most_rows = inputs.requests().map(|request| request.q_len * group).max().unwrap_or(0).min(ROWS);
     let mut heads = RowTile::for_each_head(descriptor, most_rows)?;
     let mut keys = KeyTile::new(descriptor)?;
+    let long_runs = descriptor.k.head_stride >= LONG_RUN * descriptor.k.token_stride;
     let transform = Transform { sm_scale: descriptor.sm_scale };
     for request in inputs.requests() {
         let packed_rows = request.q_len * group;
@@ -120,15 +123,18 @@ fn attend(descriptor: &Descriptor, inputs: Inputs, mut outputs: Outputs) -> Resu
                 rows.load(descriptor, &inputs.q, &request, kv_head, first_row, count)?;
             }
             let visible = heads[0].visible_keys();
-            for first_key in (0..visible).step_by(KEYS) {
-                let count = KEYS.min(visible - first_key);
-                // All heads of a tile before the next keys: where heads lie side by side (NHD), the other order
-                // would come back to every memory page once a head.
+            // Long runs of memory are read fastest. Where the heads of a token (NHD) or of a small page lie side by
+            // side, all heads of a tile come before the next keys: else every memory page would be visited once a head.
+            let run = if long_runs { visible.max(1) } else { KEYS };
+            for first in (0..visible).step_by(run) {
                 for (kv_head, rows) in heads.iter_mut().enumerate() {
-                    let read_once = packed_rows <= LANES;
-                    let span = Span { inputs: &inputs, request, kv_head, first_key, count, read_once };
-                    let [k, v] = keys.load(descriptor, span)?;
-                    rows.attend_to(k, v, first_key, count, &transform);
+                    for first_key in (first..visible.min(first + run)).step_by(KEYS) {
+                        let count = KEYS.min(visible - first_key);
+                        let read_once = packed_rows <= LANES;
+                        let span = Span { inputs: &inputs, request, kv_head, first_key, count, read_once };
+                        let [k, v] = keys.load(descriptor, span)?;
+                        rows.attend_to(k, v, first_key, count, &transform);
+                    }
                 }
             }
             for (kv_head, rows) in heads.iter_mut().enumerate() {

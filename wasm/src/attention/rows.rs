@@ -109,7 +109,7 @@ impl RowTile {
     }
 
     /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.
-    pub fn attend_to(&mut self, k: KeyRows, v: KeyRows, first_key: usize, count: usize, transform: &Transform) {
+    pub fn attend_to(&mut self, mut k: KeyRows, mut v: KeyRows, first_key: usize, count: usize, transform: &Transform) {
         let q_panels = self.q.chunks_exact(LANES * self.q_width);
         let panels = q_panels.zip(self.o.chunks_exact_mut(LANES * self.o_width));
         for (block, (q, o)) in self.blocks.iter_mut().zip(panels) {
@@ -118,9 +118,11 @@ impl RowTile {
                 continue;
             }
             let p = &mut self.p[..count];
+            k.touch();
             kernels::score(block.rows, q.as_chunks().0, k, p);
             transform.apply(block, first_key, p);
             let alpha = block.state.update(p);
+            v.touch();
             kernels::weigh(block.rows, p, v, alpha, o.as_chunks_mut().0);
         }
     }

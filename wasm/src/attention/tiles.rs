@@ -30,6 +30,8 @@ pub struct KeyRows<'a> {
     /// In vectors, as `width`.
     pub stride: usize,
     pub width: usize,
+    /// In the cache, and so perhaps not yet near the processor.
+    cold: bool,
 }
 
 /// Where the rows of a tile are made that cannot be used in place.
@@ -91,9 +93,7 @@ fn rows<'a>(
     if let (Slice::F32(values), true) = (elements, whole_steps && worth_it && token + span.count <= page_size) {
         let start = start(page, token)?;
         let floats = values.get(start..start + (span.count - 1) * stride + dim).ok_or(Status::OutOfRange)?;
-        let rows = KeyRows { floats: floats.as_chunks().0, stride: stride / 4, width: dim / 4 };
-        touch(rows);
-        return Ok(rows);
+        return Ok(KeyRows { floats: floats.as_chunks().0, stride: stride / 4, width: dim / 4, cold: true });
     }
     let width = scratch.len() / KEYS;
     for to in scratch.chunks_exact_mut(width).take(span.count) {
@@ -103,17 +103,24 @@ fn rows<'a>(
             (page, token) = (page + 1, 0);
         }
     }
-    Ok(KeyRows { floats: scratch[..span.count * width].as_chunks().0, stride: width / 4, width: width / 4 })
+    let floats = scratch[..span.count * width].as_chunks().0;
+    Ok(KeyRows { floats, stride: width / 4, width: width / 4, cold: false })
 }
 
-/// Reads a float of every cache line, so that the misses of a tile overlap each other: the kernels compute for too
-/// long between two lines for that, and WebAssembly has no prefetch.
-fn touch(rows: KeyRows) {
-    let mut bits = 0;
-    for row in rows.floats.chunks(rows.stride) {
-        for line in row[..rows.width].iter().step_by(4) {
-            bits |= line[0].to_bits();
+impl KeyRows<'_> {
+    /// Reads a float of every cache line, if nothing has yet, so that the misses of a tile overlap each other: the
+    /// kernels compute for too long between two lines for that, and WebAssembly has no prefetch.
+    #[inline(never)]
+    pub fn touch(&mut self) {
+        if !std::mem::take(&mut self.cold) {
+            return;
         }
+        let mut bits = 0;
+        for row in self.floats.chunks(self.stride) {
+            for line in row[..self.width].iter().step_by(4) {
+                bits |= line[0].to_bits();
+            }
+        }
+        std::hint::black_box(bits);
     }
-    std::hint::black_box(bits);
 }
