@@ -15,7 +15,7 @@ import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import { decodeResources } from "../../src/webgpu/decode.ts";
 import { type DecodeTuning, planDecode } from "../../src/webgpu/decode_plan.ts";
 import type { BenchLine, BenchShape, MeasuredLimits } from "../results.ts";
-import { type GpuTimer, type TimingBudget } from "./timing.ts";
+import type { GpuTimer, TimingBudget } from "./timing.ts";
 
 /** A decode case. */
 export interface DecodeCase {

@@ -76,6 +76,12 @@ export function libraryText({ library, recorded }: BenchLine): string {
 
 /** What stands in a report for a person to read, safe within HTML and its attributes. */
 export function escapeHtml(text: string): string {
-  const names: Record<string, string> = { "&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "#39" };
+  const names: Record<string, string> = {
+    "&": "amp",
+    "<": "lt",
+    ">": "gt",
+    '"': "quot",
+    "'": "#39",
+  };
   return text.replace(/[&<>"']/g, (character) => `&${names[character]};`);
 }

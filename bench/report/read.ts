@@ -36,7 +36,9 @@ export function parseResult(text: string, name: string): BenchResult {
     throw new ReportError(`${name} is not JSON: ${(error as Error).message}`);
   }
   if (!isRecord(value) || !("version" in value) || !("lines" in value)) {
-    throw new ReportError(`${name} is no result of deno task bench: it has no version and no lines`);
+    throw new ReportError(
+      `${name} is no result of deno task bench: it has no version and no lines`,
+    );
   }
   // Before all else: another version may have any shape.
   if (value.version !== RESULT_VERSION) {

@@ -41,10 +41,9 @@ export async function requestDevice(
   if (!adapter) return { device: null, why: "WebGPU found no adapter" };
   const requiredLimits: Record<string, number> = {};
   for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
-  const optional =
-    (timestamps && adapter.features.has("timestamp-query")
-      ? ["timestamp-query"]
-      : []) as GPUFeatureName[];
+  const { features } = adapter;
+  const wanted: GPUFeatureName[] = timestamps ? [...more, "timestamp-query"] : [...more];
+  const optional = wanted.filter((name) => features.has(name));
   // Deno does not list subgroups among the adapter's features, yet grants them.
   const withSubgroups = [...optional, "subgroups" as GPUFeatureName];
   let failure = "";

@@ -125,10 +125,10 @@ fn attend(descriptor: &Descriptor, inputs: Inputs, mut outputs: Outputs) -> Resu
             let visible = heads[0].visible_keys();
             // Long runs of memory are read fastest. Where the heads of a token (NHD) or of a small page lie side by
             // side, all heads of a tile come before the next keys: else every memory page would be visited once a head.
-            let run = if long_runs { visible.max(1) } else { KEYS };
+            let run = if long_runs { usize::MAX } else { KEYS };
             for first in (0..visible).step_by(run) {
                 for (kv_head, rows) in heads.iter_mut().enumerate() {
-                    for first_key in (first..visible.min(first + run)).step_by(KEYS) {
+                    for first_key in (first..visible.min(first.saturating_add(run))).step_by(KEYS) {
                         let count = KEYS.min(visible - first_key);
                         let read_once = packed_rows <= LANES;
                         let span = Span { inputs: &inputs, request, kv_head, first_key, count, read_once };

@@ -93,7 +93,12 @@ fn rows<'a>(
     if let (Slice::F32(values), true) = (elements, whole_steps && worth_it && token + span.count <= page_size) {
         let start = start(page, token)?;
         let floats = values.get(start..start + (span.count - 1) * stride + dim).ok_or(Status::OutOfRange)?;
-        return Ok(KeyRows { floats: floats.as_chunks().0, stride: stride / 4, width: dim / 4, cold: true });
+        let mut rows = KeyRows { floats: floats.as_chunks().0, stride: stride / 4, width: dim / 4, cold: true };
+        if stride != dim {
+            // Values in between would break the rhythm of the keys.
+            rows.touch();
+        }
+        return Ok(rows);
     }
     let width = scratch.len() / KEYS;
     for to in scratch.chunks_exact_mut(width).take(span.count) {
@@ -117,7 +122,7 @@ impl KeyRows<'_> {
         }
         let mut bits = 0;
         for row in self.floats.chunks(self.stride) {
-            for line in row[..self.width].iter().step_by(4) {
+            for line in row.get(..self.width).unwrap_or(row).iter().step_by(4) {
                 bits |= line[0].to_bits();
             }
         }
