@@ -8,8 +8,10 @@ import { openWebGpuBackend, type WebGpuBackend } from "../../src/webgpu/backend.
 import { requestDevice } from "../../src/webgpu/request_device.ts";
 import { flashInferLines } from "../peers/flashinfer.ts";
 import type { BenchLine, MeasuredLimits } from "../results.ts";
+import { benchOnnxDecode } from "../peers/ort_webgpu.ts";
 import { benchDecode, DECODE_CASES, type DecodeCase, SMALL_DECODE_CASES } from "./decode.ts";
 import { measureLimits } from "./limits.ts";
+import { sweepDecode, type SweepEntry, type SweepLists } from "./sweep.ts";
 import { GpuTimer, type TimingBudget } from "./timing.ts";
 
 const FULL: TimingBudget = { passes: 9, passMilliseconds: 10, warmMilliseconds: 150 };
@@ -20,6 +22,18 @@ export interface GpuBench {
   readonly backend: WebGpuBackend;
   readonly limits: MeasuredLimits;
   readonly lines: readonly BenchLine[];
+  readonly sweep: readonly SweepEntry[];
+}
+
+/** What the command line asks of the GPU part. */
+export interface GpuBenchOptions {
+  readonly quick: boolean;
+  /** Keeps the cases whose names hold it. */
+  readonly filter: string;
+  /** Tuning constants to try in all combinations, instead of timing what is there. */
+  readonly sweep: SweepLists | null;
+  /** Whether to time onnxruntime-web beside us. */
+  readonly peers: boolean;
 }
 
 /** Opens the GPU with all that the bench can use; null, after one line, where there is none. */
@@ -40,10 +54,9 @@ async function openGpu(): Promise<WebGpuBackend | null> {
   });
 }
 
-/** Runs the GPU part. `filter` picks cases by their printed names. */
-export async function benchGpu(
-  { quick, filter }: { quick: boolean; filter: string },
-): Promise<GpuBench | null> {
+/** Runs the GPU part. */
+export async function benchGpu(options: GpuBenchOptions): Promise<GpuBench | null> {
+  const { quick, filter } = options;
   const backend = await openGpu();
   if (!backend) return null;
   const { adapter, description } = backend.report();
@@ -53,27 +66,64 @@ export async function benchGpu(
   const limits = await measureLimits(backend, budget);
   console.log(
     `  limits: read ${limits.readGbPerSecond.toFixed(0)} GB/s, ` +
-      `f32 ${limits.f32Tflops.toFixed(1)} TFLOP/s, ` +
-      (limits.f16Tflops === null ? "" : `f16 ${limits.f16Tflops.toFixed(1)} TFLOP/s, `) +
+      `f32 ${limits.f32Tflops.toPrecision(3)} TFLOP/s, ` +
+      (limits.f16Tflops === null ? "" : `f16 ${limits.f16Tflops.toPrecision(3)} TFLOP/s, `) +
       `empty dispatch ${limits.dispatchMicroseconds.toFixed(2)} us, ` +
       `round trip ${limits.roundTripMicroseconds.toFixed(0)} us`,
   );
-  const lines: BenchLine[] = [];
+  const cases = (isSmall ? SMALL_DECODE_CASES : DECODE_CASES)
+    .filter((wanted) => caseName(wanted).includes(filter));
   const timer = new GpuTimer(backend.device);
-  for (const wanted of isSmall ? SMALL_DECODE_CASES : DECODE_CASES) {
-    const name = caseName(wanted);
-    if (!name.includes(filter)) continue;
+  try {
+    if (options.sweep) {
+      const lists = options.sweep;
+      const sweep = await sweepDecode(backend, timer, cases, lists, limits, budget, caseName);
+      return { backend, limits, lines: [], sweep };
+    }
+    const lines = await timeCases(backend, timer, cases, limits, budget);
+    if (options.peers) lines.push(...await timePeers(backend, cases, lines));
+    return { backend, limits, lines, sweep: [] };
+  } finally {
+    timer.destroy();
+  }
+}
+
+async function timeCases(
+  backend: WebGpuBackend,
+  timer: GpuTimer,
+  cases: readonly DecodeCase[],
+  limits: MeasuredLimits,
+  budget: TimingBudget,
+): Promise<BenchLine[]> {
+  const lines: BenchLine[] = [];
+  for (const wanted of cases) {
+    const name = caseName(wanted).padEnd(48);
     try {
       const line = await benchDecode(backend, timer, wanted, limits, budget);
       lines.push(line);
-      console.log(`  ${name.padEnd(48)} ${describeLine(line)}`);
+      console.log(`  ${name} ${describeLine(line)}`);
     } catch (error) {
-      console.log(`  ${name.padEnd(48)} left out: ${(error as Error).message.split("\n")[0]}`);
+      console.log(`  ${name} left out: ${(error as Error).message.split("\n")[0]}`);
     }
   }
-  timer.destroy();
-  if (description.includes("H200")) lines.push(...flashInferLines());
-  return { backend, limits, lines };
+  return lines;
+}
+
+/** onnxruntime-web on the same device, and FlashInfer as it was recorded on the same kind of card. */
+async function timePeers(
+  backend: WebGpuBackend,
+  cases: readonly DecodeCase[],
+  ours: readonly BenchLine[],
+): Promise<BenchLine[]> {
+  const halves = cases.filter(({ kvDtype }) => kvDtype === "float16");
+  const lines = await benchOnnxDecode(halves.map(({ shape }) => shape));
+  for (const { shape, time } of lines) {
+    const own = ours.find((line) => line.shape === shape && line.dtype === "float16");
+    const ratio = own ? `, ${(time.median / own.time.median).toFixed(1)} x our time` : "";
+    const name = `onnxruntime-web ${caseName({ shape: shape!, kvDtype: "float16" })}`;
+    console.log(`  ${name.padEnd(48)} ${time.median.toFixed(1).padStart(9)} us${ratio}`);
+  }
+  return backend.report().description.includes("H200") ? [...lines, ...flashInferLines()] : lines;
 }
 
 /** A case as the table and the filter name it. */

@@ -19,6 +19,9 @@ interface VegaLite {
 }
 
 interface Vega {
+  readonly textMetrics: {
+    width: (item: { readonly fontSize?: number; readonly text?: unknown }, text: unknown) => number;
+  };
   parse(spec: unknown): unknown;
   View: new (
     runtime: unknown,
@@ -26,12 +29,25 @@ interface Vega {
   ) => { toSVG(): Promise<string>; finalize(): void };
 }
 
+/** Says that there is no Vega here: no network, and nothing in the cache. */
+export class NoVegaError extends Error {}
+
+async function load(): Promise<[VegaLite, Vega]> {
+  try {
+    return [await import(VEGA_LITE), await import(VEGA)];
+  } catch (error) {
+    throw new NoVegaError(String((error as Error).message).split("\n")[0]);
+  }
+}
+
 /** Draws every plot that has something to show. */
 export async function drawPlots(plots: readonly Plot[]): Promise<Pictures> {
   const pictures = new Map<string, string>();
   if (plots.every(({ spec }) => spec === null)) return pictures;
-  const vegaLite: VegaLite = await import(VEGA_LITE);
-  const vega: Vega = await import(VEGA);
+  const [vegaLite, vega] = await load();
+  // Without a DOM Vega estimates 0.8 of the size per letter, which fits capitals only.
+  vega.textMetrics.width = ({ fontSize, text: own }, text) =>
+    0.6 * (fontSize ?? 11) * String(text ?? own ?? "").length;
   for (const { id, spec } of plots) {
     if (spec === null) continue;
     const view = new vega.View(vega.parse(vegaLite.compile(spec).spec), { renderer: "none" });

@@ -44,7 +44,7 @@ export function tflops({ flops, time }: BenchLine): number {
 
 /** A share of 1 as per cent. */
 export function percent(share: number): string {
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  return `${Number((100 * share).toFixed(share < 0.1 ? 1 : 0))} %`;
 }
 
 /** The name of a dtype as people say it: `float8_e4m3fn` is e4m3. */
@@ -55,13 +55,17 @@ export function shortDtype(dtype: string): string {
 
 /** A shape, in words that need no legend. */
 export function shapeText(shape: BenchShape): string {
-  const { qoLen, kvLen } = shape;
+  return `${tokensText(shape)}, ${headsText(shape)}`;
+}
+
+/** How many requests of how many tokens. */
+export function tokensText({ batch, qoLen, kvLen }: BenchShape): string {
   const tokens = qoLen === 1
     ? `${kvLen} keys`
     : qoLen === kvLen
     ? `${kvLen} tokens`
     : `${qoLen} tokens over ${kvLen} keys`;
-  return `${shape.batch} × ${tokens}, ${headsText(shape)}`;
+  return `${batch} × ${tokens}`;
 }
 
 /** The part of a shape that does not grow with the sequence. */

@@ -11,7 +11,7 @@
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { compare } from "./compare.ts";
-import { drawPlots, type Pictures, standalone } from "./draw.ts";
+import { drawPlots, NoVegaError, type Pictures, standalone } from "./draw.ts";
 import { type NamedResult, page } from "./page.ts";
 import { plotsOf } from "./plots.ts";
 import type { Plot } from "./plots/theme.ts";
@@ -40,8 +40,8 @@ export async function report(
     const plots = plotsOf(after.result, comparison);
     let undrawn = "";
     const pictures = await draw(plots).catch((error): Pictures => {
-      const reason = String((error as Error).message).split("\n")[0];
-      undrawn = `Vega, which draws it, cannot be loaded (${reason})`;
+      if (!(error instanceof NoVegaError)) throw error;
+      undrawn = `Vega, which draws it, cannot be loaded (${error.message})`;
       return new Map();
     });
     const base = after.name.replace(/\.json$/i, "");

@@ -11,11 +11,12 @@ import {
   duration,
   escapeHtml,
   gbPerSecond,
+  headsText,
   percent,
-  shapeText,
   shortDtype,
   spread,
   tflops,
+  tokensText,
 } from "./format.ts";
 
 const NOTHING = '<span class="nothing">–</span>';
@@ -82,7 +83,7 @@ export function lineTables({ lines }: BenchResult): string {
     "shape",
     "dtype",
     "kernel",
-    "time, and spread",
+    "time",
     "wall time",
     "GB/s",
     "TFLOP/s",
@@ -97,10 +98,10 @@ export function lineTables({ lines }: BenchResult): string {
     const { recorded, shape, wall, error } = line;
     const mark = recorded === undefined
       ? ""
-      : ` <span class="tag">recorded [${sources.indexOf(recorded) + 1}]</span>`;
+      : `<br><span class="tag">recorded [${sources.indexOf(recorded) + 1}]</span>`;
     return [
       cell(escapeHtml(line.library) + mark, line.library === "kvasir" ? "ours" : ""),
-      cell(shape === null ? NOTHING : escapeHtml(shapeText(shape))),
+      cell(shape === null ? NOTHING : `${tokensText(shape)}<small>${headsText(shape)}</small>`),
       cell(escapeHtml(shortDtype(line.dtype))),
       cell(escapeHtml(line.kernel), "kernel"),
       cell(timeText(line.time), "number"),
@@ -124,12 +125,12 @@ function timeText(samples: Samples): string {
 }
 
 function shareText({ bound, share, fitsCache }: BenchLine): string {
-  const cache = fitsCache ? ' <span class="tag">fits the cache</span>' : "";
-  if (share === undefined) return (bound ?? NOTHING) + cache;
+  const small = [bound && `of ${bound}`, fitsCache && "fits the cache"].filter(Boolean).join(", ");
+  const note = small === "" ? "" : `<small>${small}</small>`;
+  if (share === undefined) return NOTHING + note;
   // A share above 1 (from a cache, or by tensor cores) fills the bar and keeps its number.
   const width = Math.min(100, 100 * share).toFixed(1);
-  return `<span class="bar"><i style="width:${width}%"></i></span> ${percent(share)}` +
-    (bound === undefined ? "" : ` <small>of ${bound}</small>`) + cache;
+  return `<span class="bar"><i style="width:${width}%"></i></span> ${percent(share)}${note}`;
 }
 
 /** What became faster and slower, and what only one of the files has. */

@@ -32,7 +32,7 @@ for (const [qDtype, kvDtypes] of Object.entries(DTYPES)) {
   );
 }
 
-for (const group of [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 32, 64]) {
+for (const group of [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 32, 33, 64]) {
   decodeTest(`decode: group ${group}`, [
     { batch: 2, kvLen: 37, heads: [2 * group, 2], headDim: 32, seqLens: [37, 20] },
     { kvLen: 21, heads: [3 * group, 3], headDim: 32, kvLayout: "HND" },

@@ -6,7 +6,7 @@
 
 import { type Change, type Comparison, REPEATABILITY } from "../compare.ts";
 import { digits, duration, percent } from "../format.ts";
-import { COLOR, type Plot, type Spec, withTheme } from "./theme.ts";
+import { COLOR, type Plot, type Spec, TOP, withTheme } from "./theme.ts";
 
 const TICKS = [0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 20, 50, 100];
 
@@ -71,7 +71,7 @@ function spec(changes: readonly Change[]): Spec {
               range: [COLOR.faster, COLOR.same, COLOR.slower],
             },
             title: null,
-            legend: { orient: "top" },
+            legend: TOP,
           },
         },
       },

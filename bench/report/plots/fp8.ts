@@ -6,7 +6,7 @@
 
 import type { BenchLine, BenchResult } from "../../results.ts";
 import { digits, duration, libraryText, shapeText, shortDtype } from "../format.ts";
-import { COLOR, colorScale, type Plot, type Spec, withTheme } from "./theme.ts";
+import { COLOR, colorScale, type Plot, type Spec, TOP, withTheme } from "./theme.ts";
 
 /** One bar. */
 export interface Fp8Bar {
@@ -91,7 +91,13 @@ function spec(bars: readonly Fp8Bar[]): Spec {
           x,
           y,
           yOffset,
-          color: { field: "dtype", type: "nominal", scale: colorScale(dtypes), title: "dtype" },
+          color: {
+            field: "dtype",
+            type: "nominal",
+            scale: colorScale(dtypes),
+            title: "dtype",
+            legend: TOP,
+          },
         },
       },
       {

@@ -6,7 +6,7 @@
 
 import type { BenchLine, BenchResult, BenchShape } from "../../results.ts";
 import { gbPerSecond, headsText, libraryText, shortDtype, tflops } from "../format.ts";
-import { COLOR, colorScale, type Plot, seriesNames, type Spec, withTheme } from "./theme.ts";
+import { colorScale, type Plot, seriesNames, type Spec, TOP, withTheme } from "./theme.ts";
 
 /** One panel. */
 export interface LengthPanel {
@@ -76,15 +76,24 @@ function spec(panels: readonly LengthPanel[]): Spec {
   const dtypes = [...new Set(points.map(({ dtype }) => dtype))];
   const libraries = seriesNames(points.map(({ library }) => library));
   const dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3]];
+  const dashScale = {
+    domain: libraries,
+    range: libraries.map((_, i) => dashes[i % dashes.length]),
+  };
+  const legend = (title: string, symbolSize: number) => ({
+    title,
+    legend: { ...TOP, symbolSize },
+  });
   return withTheme({
     columns: Math.min(2, panels.length),
-    spacing: 36,
+    // The frames are lined up, so the room for axes and titles is counted in.
+    bounds: "flush",
+    spacing: { row: 88, column: 84 },
     concat: panels.map(({ title, unit, points }) => ({
       title,
       width: 330,
       height: 210,
       data: { values: points },
-      mark: { type: "line", strokeWidth: 2, point: { size: 45, strokeWidth: 0 } },
       encoding: {
         x: {
           field: "kvLen",
@@ -95,25 +104,52 @@ function spec(panels: readonly LengthPanel[]): Spec {
             values: [...new Set(points.map(({ kvLen }) => kvLen))].sort((a, b) => a - b),
             format: "d",
             labelOverlap: "greedy",
-            gridColor: COLOR.grid,
+            labelFlush: false,
           },
         },
-        y: {
-          field: "speed",
-          type: "quantitative",
-          scale: { zero: true },
-          title: `speed (${unit})`,
-          axis: { tickCount: 6, format: "~g" },
-        },
-        color: { field: "dtype", type: "nominal", scale: colorScale(dtypes), title: "dtype" },
-        strokeDash: {
-          field: "library",
+        y: { field: "speed", type: "quantitative", ...speedAxis(unit, points) },
+        color: {
+          field: "dtype",
           type: "nominal",
-          scale: { domain: libraries, range: libraries.map((_, i) => dashes[i % dashes.length]) },
-          title: "library",
-          legend: { symbolType: "stroke", symbolSize: 400 },
+          scale: colorScale(dtypes),
+          ...legend("dtype", 90),
         },
       },
+      layer: [
+        {
+          mark: { type: "line", strokeWidth: 2 },
+          encoding: {
+            strokeDash: {
+              field: "library",
+              type: "nominal",
+              scale: dashScale,
+              ...legend("library", 400),
+            },
+          },
+        },
+        // Not the line's own points: with these the legend of the dashes has no strokes.
+        { mark: { type: "point", filled: true, size: 45, opacity: 1 } },
+      ],
     })),
   });
+}
+
+/** A peer far ahead would press all others onto the floor of an axis from 0. */
+function speedAxis(unit: string, points: readonly LengthPoint[]): Spec {
+  const speeds = points.map(({ speed }) => speed);
+  const least = Math.min(...speeds);
+  const most = Math.max(...speeds);
+  if (most <= 30 * least) {
+    return {
+      scale: { zero: true },
+      title: `speed (${unit})`,
+      axis: { tickCount: 6, format: "~r" },
+    };
+  }
+  const values = Array.from({ length: 13 }, (_, i) => [1, 2, 5].map((n) => n * 10 ** (i - 6)));
+  return {
+    scale: { type: "log", domain: [least / 1.5, most * 1.5], nice: false },
+    title: `speed (${unit}, logarithmic)`,
+    axis: { values: values.flat(), format: "~r", labelOverlap: "greedy" },
+  };
 }

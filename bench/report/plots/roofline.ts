@@ -21,6 +21,8 @@ export interface RooflinePoint {
 
 const WIDTH = 680;
 const HEIGHT = 400;
+/** A line at every power; the ticks between would be a thicket. */
+const POWERS = Array.from({ length: 13 }, (_, i) => 10 ** (i - 6));
 
 /** Kernels of the GPU that both move and compute; the roofs are not those of the processor. */
 export function rooflinePoints(result: BenchResult): RooflinePoint[] {
@@ -99,14 +101,14 @@ function spec(points: readonly RooflinePoint[], limits: MeasuredLimits): Spec {
         type: "quantitative",
         scale: xScale,
         title: "operations per byte (FLOP/B)",
-        axis: { tickCount: 6, format: "~g" },
+        axis: { values: POWERS, format: "~s" },
       },
       y: {
         field: "tflops",
         type: "quantitative",
         scale: yScale,
         title: "speed (TFLOP/s)",
-        axis: { tickCount: 6, format: "~g" },
+        axis: { values: POWERS, format: "~r" },
       },
       color: { field: "library", type: "nominal", scale: libraries, title: "library" },
       shape: { field: "family", type: "nominal", scale: { domain: families }, title: "kernel" },
@@ -120,7 +122,7 @@ function spec(points: readonly RooflinePoint[], limits: MeasuredLimits): Spec {
       roof([{ x: x[0], y: slope * x[0] }, { x: top / slope, y: top }], []),
       name(
         { x: middle, y: slope * middle, text: `read ${digits(slope)} TB/s` },
-        { angle, dy: -9, align: "center" },
+        { angle, dy: -13, align: "center" },
       ),
       ...flat.flatMap(({ tflops, name: rate }, i) => [
         roof([{ x: tflops / slope, y: tflops }, { x: x[1], y: tflops }], i === 0 ? [] : [6, 4]),

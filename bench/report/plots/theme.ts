@@ -35,8 +35,10 @@ const SERIES = [
   { light: "#7d6000", dark: "#e2b53f" },
 ];
 
-/** The colours of text and lines, as a specification names them. */
-export const COLOR = {
+/** The colours of text, lines and verdicts, as a specification names them. */
+export const COLOR: Readonly<
+  Record<"ink" | "muted" | "grid" | "panel" | "faster" | "slower" | "same", string>
+> = {
   ink: INK.light,
   muted: MUTED.light,
   grid: GRID.light,
@@ -44,7 +46,7 @@ export const COLOR = {
   faster: SERIES[2].light,
   slower: SERIES[1].light,
   same: MUTED.light,
-} as const;
+};
 
 /** A scale of colours in which what comes first, ours, is always blue. */
 export function colorScale(names: readonly string[]): Spec {
@@ -55,7 +57,15 @@ export function colorScale(names: readonly string[]): Spec {
  * Rules that repaint a light SVG for the dark. The pictures themselves hold plain colours, since
  * viewers without CSS would draw variables black.
  */
-export const DARK_RULES: string = [INK, MUTED, GRID, PANEL, ...SERIES].map(({ light, dark }) =>
+export const DARK_RULES: string = [
+  INK,
+  // The symbols of legends that are not about colours.
+  { light: "black", dark: INK.dark },
+  MUTED,
+  GRID,
+  PANEL,
+  ...SERIES,
+].map(({ light, dark }) =>
   `svg [fill="${light}"]{fill:${dark}}svg [stroke="${light}"]{stroke:${dark}}`
 ).join("");
 
@@ -63,7 +73,6 @@ export const DARK_RULES: string = [INK, MUTED, GRID, PANEL, ...SERIES].map(({ li
 const CONFIG: Spec = {
   background: COLOR.panel,
   padding: 12,
-  // Vega has no metrics of fonts without a DOM, and estimates; a plain sans fits its estimate.
   font: "Helvetica, Arial, sans-serif",
   view: { stroke: null },
   axis: {
@@ -76,7 +85,8 @@ const CONFIG: Spec = {
     titleFontSize: 12.5,
     titleFontWeight: 600,
     titlePadding: 10,
-    labelLimit: 480,
+    // A name that is cut off names nothing.
+    labelLimit: 0,
   },
   legend: {
     labelColor: COLOR.ink,
@@ -87,9 +97,20 @@ const CONFIG: Spec = {
     symbolSize: 90,
     labelLimit: 320,
     rowPadding: 4,
+    layout: { top: { margin: 32 } },
   },
-  title: { color: COLOR.ink, fontSize: 13, fontWeight: 600, anchor: "start", offset: 8 },
+  title: {
+    color: COLOR.ink,
+    fontSize: 13,
+    fontWeight: 600,
+    anchor: "start",
+    frame: "group",
+    offset: 10,
+  },
 };
+
+/** A legend above the plot, where the plot needs all of the width. */
+export const TOP: Spec = { orient: "top", direction: "horizontal", columnPadding: 18 };
 
 /** A specification with what all share. */
 export function withTheme(spec: Spec): Spec {

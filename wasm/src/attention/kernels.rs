@@ -28,8 +28,8 @@ pub fn weigh(rows: usize, p: &[Lanes], v: KeyRows, alpha: F32x4, o: &mut [Lanes]
 /// `N` keys at a time. Where the last keys are fewer, the first of them stands in for the others.
 #[inline(never)]
 fn score_rows<const R: usize, const N: usize>(q: &[Lanes], k: KeyRows, logits: &mut [Lanes]) {
-    let q = &q.as_chunks::<R>().0[..k.width];
-    for (rows, logits) in k.floats.chunks(N * k.stride).zip(logits.chunks_mut(N)) {
+    let q = q.as_chunks::<R>().0.get(..k.width).unwrap_or_default();
+    for (rows, logits) in k.floats.chunks((N * k.stride).max(1)).zip(logits.chunks_mut(N)) {
         let k: [&[Lanes]; N] = from_fn(|n| {
             let n = if n < logits.len() { n } else { 0 };
             &rows[n * k.stride..][..q.len()]

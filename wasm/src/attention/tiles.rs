@@ -121,7 +121,7 @@ impl KeyRows<'_> {
             return;
         }
         let mut bits = 0;
-        for row in self.floats.chunks(self.stride) {
+        for row in self.floats.chunks(self.stride.max(1)) {
             for line in row.get(..self.width).unwrap_or(row).iter().step_by(4) {
                 bits |= line[0].to_bits();
             }

@@ -1,0 +1,228 @@
+/**
+ * onnxruntime-web's GroupQueryAttention on the same GPU, in the same process: the peer of the decode
+ * kernels. It has a GPUDevice of its own without subgroups: where a device has them, its shaders say
+ * `enable subgroups;`, which naga does not know.
+ *
+ * Its passes are timed by timestamps that are put into every compute pass which it begins.
+ *
+ * @module
+ */
+
+import { readFileSync } from "node:fs";
+import process from "node:process";
+import { decodeBytes, decodeFlops } from "../gpu/decode.ts";
+import { type BenchLine, type BenchShape, samples } from "../results.ts";
+import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
+
+// WebGPU's flags by value, as in src/webgpu/buffers.ts.
+const MAP_READ = 0x1;
+const COPY_SRC = 0x4;
+const COPY_DST = 0x8;
+const STORAGE = 0x80;
+const QUERY_RESOLVE = 0x200;
+const READ = 0x1;
+
+/** Timestamps of one run: two a pass. */
+const QUERIES = 256;
+const RUNS = 5;
+
+// deno-lint-ignore no-explicit-any
+type OnnxRuntime = any;
+
+/** The runtime: from ORT_DIR where there is no network, else from npm; null, after a line, if neither. */
+async function loadOnnxRuntime(): Promise<OnnxRuntime | null> {
+  const folder = process.env.ORT_DIR;
+  const source = folder
+    ? `file://${folder}/ort.webgpu.bundle.min.mjs`
+    : "npm:onnxruntime-web@1.30.0/webgpu";
+  try {
+    const ort = await import(source);
+    ort.env.logLevel = "error";
+    ort.env.wasm.numThreads = 1;
+    if (folder) {
+      const bytes = readFileSync(`${folder}/ort.wasm`);
+      ort.env.wasm.wasmBinary = bytes.buffer.slice(
+        bytes.byteOffset,
+        bytes.byteOffset + bytes.byteLength,
+      );
+    }
+    return ort;
+  } catch (error) {
+    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
+    return null;
+  }
+}
+
+/** Puts timestamps into the passes that others begin on a device. */
+class PassTimer {
+  readonly #device: GPUDevice;
+  readonly #querySet: GPUQuerySet;
+  readonly #begin: GPUCommandEncoder["beginComputePass"];
+  readonly #prototype: GPUCommandEncoder;
+  #used = 0;
+  isOn = false;
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+    this.#querySet = device.createQuerySet({ type: "timestamp", count: QUERIES });
+    this.#prototype = Object.getPrototypeOf(device.createCommandEncoder());
+    const begin = this.#begin = this.#prototype.beginComputePass;
+    // deno-lint-ignore no-this-alias
+    const timer = this;
+    this.#prototype.beginComputePass = function (descriptor?: GPUComputePassDescriptor) {
+      if (!timer.isOn || timer.#used + 2 > QUERIES) return begin.call(this, descriptor);
+      const first = timer.#used;
+      timer.#used += 2;
+      const timestampWrites = {
+        querySet: timer.#querySet,
+        beginningOfPassWriteIndex: first,
+        endOfPassWriteIndex: first + 1,
+      };
+      return begin.call(this, { ...descriptor, timestampWrites });
+    };
+  }
+
+  /** Microseconds in passes since the last call. */
+  async take(): Promise<number> {
+    const count = this.#used;
+    this.#used = 0;
+    if (count === 0) return 0;
+    const device = this.#device;
+    const resolved = device.createBuffer({ size: 8 * count, usage: QUERY_RESOLVE | COPY_SRC });
+    const staging = device.createBuffer({ size: 8 * count, usage: MAP_READ | COPY_DST });
+    const encoder = device.createCommandEncoder();
+    encoder.resolveQuerySet(this.#querySet, 0, count, resolved, 0);
+    encoder.copyBufferToBuffer(resolved, 0, staging, 0, 8 * count);
+    device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(READ);
+    const stamps = new BigUint64Array(staging.getMappedRange());
+    let nanoseconds = 0;
+    for (let i = 0; i < count; i += 2) nanoseconds += Number(stamps[i + 1] - stamps[i]);
+    staging.destroy();
+    resolved.destroy();
+    return nanoseconds / 1000;
+  }
+
+  destroy(): void {
+    this.#prototype.beginComputePass = this.#begin;
+    this.#querySet.destroy();
+  }
+}
+
+/** A device with what the peer needs; null, after a line, where there is none. */
+async function openPeerDevice(): Promise<GPUDevice | null> {
+  try {
+    const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+    const { limits } = adapter!;
+    return await adapter!.requestDevice({
+      requiredFeatures: ["shader-f16", "timestamp-query"],
+      requiredLimits: {
+        maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
+        maxBufferSize: limits.maxBufferSize,
+        maxStorageBuffersPerShaderStage: 10,
+        maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
+        maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
+        maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+      },
+    });
+  } catch (error) {
+    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
+    return null;
+  }
+}
+
+/** Times the peer's decode (float16) on each shape. */
+export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<BenchLine[]> {
+  const ort = shapes.length > 0 ? await loadOnnxRuntime() : null;
+  const device = ort ? await openPeerDevice() : null;
+  if (!device) return [];
+  const lines: BenchLine[] = [];
+  const timer = new PassTimer(device);
+  try {
+    for (const shape of shapes) {
+      try {
+        lines.push(await benchShape(ort, device, timer, shape));
+      } catch (error) {
+        const what = `${shape.batch} x ${shape.kvLen}, ${shape.numQoHeads}/${shape.numKvHeads}`;
+        const why = (error as Error).message.split("\n")[0].slice(0, 120);
+        console.log(`  onnxruntime-web ${what}: left out, ${why}`);
+      }
+    }
+  } finally {
+    timer.destroy();
+    device.destroy();
+  }
+  return lines;
+}
+
+async function benchShape(
+  ort: OnnxRuntime,
+  device: GPUDevice,
+  timer: PassTimer,
+  shape: BenchShape,
+): Promise<BenchLine> {
+  const { batch, kvLen, numQoHeads, numKvHeads, headDim } = shape;
+  const session = await ort.InferenceSession.create(
+    groupQueryAttention(numQoHeads, numKvHeads, ONNX_TYPE.float16),
+    {
+      executionProviders: [{ name: "webgpu", device }],
+      preferredOutputLocation: "gpu-buffer",
+    },
+  );
+  const buffers: GPUBuffer[] = [];
+  const tensor = (dims: number[]) => {
+    const bytes = 2 * dims.reduce((a, b) => a * b);
+    const size = Math.max(16, bytes);
+    const buffer = device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST });
+    buffers.push(buffer);
+    // Halves between 0.5 and 1 in magnitude: random mantissas and signs.
+    const block = new Uint16Array(Math.min(1 << 15, bytes / 2));
+    crypto.getRandomValues(block);
+    for (let i = 0; i < block.length; i++) block[i] = (block[i] & 0x83ff) | 0x3800;
+    for (let at = 0; at < bytes; at += block.byteLength) {
+      const part = block.subarray(0, Math.min(block.length, (bytes - at) / 2));
+      device.queue.writeBuffer(buffer, at, part);
+    }
+    return ort.Tensor.fromGpuBuffer(buffer, { dataType: "float16", dims });
+  };
+  try {
+    const past = tensor([batch, numKvHeads, kvLen, headDim]);
+    const pastV = tensor([batch, numKvHeads, kvLen, headDim]);
+    const out = tensor([batch, 1, numQoHeads * headDim]);
+    const feeds = {
+      q: tensor([batch, 1, numQoHeads * headDim]),
+      k: tensor([batch, 1, numKvHeads * headDim]),
+      v: tensor([batch, 1, numKvHeads * headDim]),
+      past_k: past,
+      past_v: pastV,
+      lengths: new ort.Tensor("int32", new Int32Array(batch).fill(kvLen - 1), [batch]),
+      total: new ort.Tensor("int32", Int32Array.of(kvLen), []),
+    };
+    // The same tensors as past and present keep the cache in place.
+    const run = () => session.run(feeds, { out, present_k: past, present_v: pastV });
+    await run();
+    await run();
+    const times: number[] = [];
+    timer.isOn = true;
+    for (let i = 0; i < RUNS; i++) {
+      await run();
+      times.push(await timer.take());
+    }
+    const wanted = { shape, kvDtype: "float16" as const };
+    return {
+      family: "decode",
+      library: "onnxruntime-web",
+      shape,
+      dtype: "float16",
+      kernel: `GroupQueryAttention, onnxruntime-web ${ort.env.versions?.web ?? "1.30.0"}`,
+      time: samples(times),
+      bytes: decodeBytes(wanted),
+      flops: decodeFlops(wanted),
+    };
+  } finally {
+    timer.isOn = false;
+    await timer.take();
+    await session.release();
+    for (const buffer of buffers) buffer.destroy();
+  }
+}
