@@ -109,10 +109,13 @@ class PassTimer {
   }
 }
 
+/** Kept from the garbage collector: the peer asks for device.adapterInfo, at which Deno panics else. */
+let adapter: GPUAdapter | null = null;
+
 /** A device with what the peer needs; null, after a line, where there is none. */
 async function openPeerDevice(): Promise<GPUDevice | null> {
   try {
-    const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+    adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
     const { limits } = adapter!;
     return await adapter!.requestDevice({
       requiredFeatures: ["shader-f16", "timestamp-query"],
@@ -151,6 +154,7 @@ export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<Be
   } finally {
     timer.destroy();
     device.destroy();
+    adapter = null;
   }
   return lines;
 }
