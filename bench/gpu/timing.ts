@@ -6,13 +6,8 @@
 
 import { type Dispatch, record } from "../../src/webgpu/dispatch.ts";
 import { type Samples, samples } from "../results.ts";
+import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
 
-// WebGPU's flags by value, as in src/webgpu/buffers.ts.
-const MAP_READ = 0x1;
-const COPY_SRC = 0x4;
-const COPY_DST = 0x8;
-const QUERY_RESOLVE = 0x200;
-const READ = 0x1;
 const TIMESTAMPS_BYTES = 16;
 
 /** How long a measurement may take. */
@@ -37,9 +32,12 @@ export class GpuTimer {
     this.#querySet = device.createQuerySet({ type: "timestamp", count: 2 });
     this.#resolved = device.createBuffer({
       size: TIMESTAMPS_BYTES,
-      usage: QUERY_RESOLVE | COPY_SRC,
+      usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC,
     });
-    this.#staging = device.createBuffer({ size: TIMESTAMPS_BYTES, usage: MAP_READ | COPY_DST });
+    this.#staging = device.createBuffer({
+      size: TIMESTAMPS_BYTES,
+      usage: USAGE.MAP_READ | USAGE.COPY_DST,
+    });
   }
 
   /**
@@ -84,7 +82,7 @@ export class GpuTimer {
     encoder.resolveQuerySet(this.#querySet, 0, 2, this.#resolved, 0);
     encoder.copyBufferToBuffer(this.#resolved, 0, this.#staging, 0, TIMESTAMPS_BYTES);
     device.queue.submit([encoder.finish()]);
-    await this.#staging.mapAsync(READ);
+    await this.#staging.mapAsync(MAP_MODE_READ);
     const [begin, end] = new BigUint64Array(this.#staging.getMappedRange());
     const nanoseconds = Number(end - begin);
     this.#staging.unmap();

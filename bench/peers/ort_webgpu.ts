@@ -13,14 +13,7 @@ import process from "node:process";
 import { decodeBytes, decodeFlops } from "../gpu/decode.ts";
 import { type BenchLine, type BenchShape, samples } from "../results.ts";
 import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
-
-// WebGPU's flags by value, as in src/webgpu/buffers.ts.
-const MAP_READ = 0x1;
-const COPY_SRC = 0x4;
-const COPY_DST = 0x8;
-const STORAGE = 0x80;
-const QUERY_RESOLVE = 0x200;
-const READ = 0x1;
+import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
 
 /** Timestamps of one run: two a pass. */
 const QUERIES = 256;
@@ -88,13 +81,19 @@ class PassTimer {
     this.#used = 0;
     if (count === 0) return 0;
     const device = this.#device;
-    const resolved = device.createBuffer({ size: 8 * count, usage: QUERY_RESOLVE | COPY_SRC });
-    const staging = device.createBuffer({ size: 8 * count, usage: MAP_READ | COPY_DST });
+    const resolved = device.createBuffer({
+      size: 8 * count,
+      usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC,
+    });
+    const staging = device.createBuffer({
+      size: 8 * count,
+      usage: USAGE.MAP_READ | USAGE.COPY_DST,
+    });
     const encoder = device.createCommandEncoder();
     encoder.resolveQuerySet(this.#querySet, 0, count, resolved, 0);
     encoder.copyBufferToBuffer(resolved, 0, staging, 0, 8 * count);
     device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(READ);
+    await staging.mapAsync(MAP_MODE_READ);
     const stamps = new BigUint64Array(staging.getMappedRange());
     let nanoseconds = 0;
     for (let i = 0; i < count; i += 2) nanoseconds += Number(stamps[i + 1] - stamps[i]);
@@ -177,7 +176,10 @@ async function benchShape(
   const tensor = (dims: number[]) => {
     const bytes = 2 * dims.reduce((a, b) => a * b);
     const size = Math.max(16, bytes);
-    const buffer = device.createBuffer({ size, usage: STORAGE | COPY_SRC | COPY_DST });
+    const buffer = device.createBuffer({
+      size,
+      usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
+    });
     buffers.push(buffer);
     // Halves between 0.5 and 1 in magnitude: random mantissas and signs.
     const block = new Uint16Array(Math.min(1 << 15, bytes / 2));

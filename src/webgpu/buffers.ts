@@ -8,19 +8,12 @@ import type { Storage } from "../backend.ts";
 import { LimitError, OptionError } from "../errors.ts";
 import { show } from "../shape.ts";
 import { inErrorScopes, type LossGuard } from "./gpu_errors.ts";
+import { MAP_MODE_READ, USAGE } from "./flags.ts";
 
 /** Bytes to which allocations are rounded: kernels read pieces of 16. */
 const GRANULE = 16;
 /** Bytes of one upload; uploads are staged in host memory until they are submitted. */
 const UPLOAD_SLICE = 1 << 25;
-
-// WebGPU's flags by value: the namespaces that name them are missing outside browsers and Deno.
-const MAP_READ = 0x1;
-const COPY_SRC = 0x4;
-const COPY_DST = 0x8;
-const UNIFORM = 0x40;
-const STORAGE = 0x80;
-const READ = 0x1;
 
 /** A tensor's memory on the GPU. */
 export class GpuStorage implements Storage {
@@ -67,7 +60,8 @@ export function allocateStorage(device: GPUDevice, byteLength: number, label: st
   const { result: buffer, done } = inErrorScopes(
     device,
     label,
-    () => device.createBuffer({ label, size, usage: STORAGE | COPY_SRC | COPY_DST }),
+    () =>
+      device.createBuffer({ label, size, usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST }),
   );
   return new GpuStorage(buffer, 0, byteLength, done, true);
 }
@@ -84,7 +78,7 @@ export function borrowStorage(
   if (typeof buffer?.size !== "number" || typeof buffer.usage !== "number") {
     throw refuse("buffer", show(buffer), "a GPUBuffer", "Make it with the device's createBuffer.");
   }
-  if ((buffer.usage & STORAGE) === 0) {
+  if ((buffer.usage & USAGE.STORAGE) === 0) {
     const usage = `usage 0x${buffer.usage.toString(16)}`;
     throw refuse("buffer", usage, "usage STORAGE", "Add GPUBufferUsage.STORAGE when creating it.");
   }
@@ -139,7 +133,7 @@ export async function readBack(
   guard.check();
   const size = Math.ceil(storage.byteLength / 4) * 4;
   if (size === 0) return new Uint8Array(0);
-  if ((storage.buffer.usage & COPY_SRC) === 0) {
+  if ((storage.buffer.usage & USAGE.COPY_SRC) === 0) {
     throw new OptionError("tensor", {
       got: `a borrowed buffer of usage 0x${storage.buffer.usage.toString(16)}`,
       expected: "usage COPY_SRC",
@@ -147,7 +141,11 @@ export async function readBack(
     });
   }
   const { result: staging, done } = inErrorScopes(device, "read", () => {
-    const buffer = device.createBuffer({ label: "readback", size, usage: MAP_READ | COPY_DST });
+    const buffer = device.createBuffer({
+      label: "readback",
+      size,
+      usage: USAGE.MAP_READ | USAGE.COPY_DST,
+    });
     const encoder = device.createCommandEncoder();
     encoder.copyBufferToBuffer(storage.buffer, storage.byteOffset, buffer, 0, size);
     device.queue.submit([encoder.finish()]);
@@ -155,7 +153,7 @@ export async function readBack(
   });
   try {
     await guard.race(done);
-    await guard.race(staging.mapAsync(READ));
+    await guard.race(staging.mapAsync(MAP_MODE_READ));
     return new Uint8Array(staging.getMappedRange().slice(0, storage.byteLength));
   } finally {
     staging.destroy();
@@ -169,7 +167,7 @@ export function smallBuffer(
   label: string,
   words: Uint32Array<ArrayBuffer>,
 ): GPUBuffer {
-  const usage = (kind === "uniform" ? UNIFORM : STORAGE) | COPY_DST;
+  const usage = (kind === "uniform" ? USAGE.UNIFORM : USAGE.STORAGE) | USAGE.COPY_DST;
   const buffer = device.createBuffer({ label, size: roundUp(words.byteLength), usage });
   if (words.byteLength > 0) device.queue.writeBuffer(buffer, 0, words);
   return buffer;

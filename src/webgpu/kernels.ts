@@ -7,9 +7,7 @@
 import { ShaderError } from "../errors.ts";
 import type { LossGuard } from "./gpu_errors.ts";
 import { type LinkRequest, linkShader } from "./link.ts";
-
-// WebGPU's flag by value, as in buffers.ts.
-const COMPUTE = 0x4;
+import { STAGE_COMPUTE } from "./flags.ts";
 
 /** What a binding of a kernel is; the position in the list is its number. */
 export type BindingKind = "uniform" | "read" | "write";
@@ -82,7 +80,7 @@ export async function compileKernel(
     label: name,
     entries: bindings.map((kind, binding) => ({
       binding,
-      visibility: COMPUTE,
+      visibility: STAGE_COMPUTE,
       buffer: { type: BUFFER_TYPE[kind] },
     })),
   });

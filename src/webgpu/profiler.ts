@@ -6,13 +6,7 @@
 
 import type { KernelProfile } from "../report.ts";
 import type { LossGuard } from "./gpu_errors.ts";
-
-// WebGPU's flags by value, as in buffers.ts.
-const MAP_READ = 0x1;
-const COPY_SRC = 0x4;
-const COPY_DST = 0x8;
-const QUERY_RESOLVE = 0x200;
-const READ = 0x1;
+import { MAP_MODE_READ, USAGE } from "./flags.ts";
 
 /** Two timestamps of 8 bytes. */
 const BYTES = 16;
@@ -43,8 +37,11 @@ export class Profiler {
   begin(kernel: string): Timing {
     const device = this.#device;
     const querySet = device.createQuerySet({ type: "timestamp", count: 2 });
-    const resolved = device.createBuffer({ size: BYTES, usage: QUERY_RESOLVE | COPY_SRC });
-    const staging = device.createBuffer({ size: BYTES, usage: MAP_READ | COPY_DST });
+    const resolved = device.createBuffer({
+      size: BYTES,
+      usage: USAGE.QUERY_RESOLVE | USAGE.COPY_SRC,
+    });
+    const staging = device.createBuffer({ size: BYTES, usage: USAGE.MAP_READ | USAGE.COPY_DST });
     return {
       passDescriptor: {
         timestampWrites: { querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 },
@@ -64,7 +61,7 @@ export class Profiler {
   }
 
   async #read(kernel: string, staging: GPUBuffer): Promise<void> {
-    await this.#guard.race(staging.mapAsync(READ));
+    await this.#guard.race(staging.mapAsync(MAP_MODE_READ));
     const [begin, end] = new BigUint64Array(staging.getMappedRange());
     this.#onProfile({ kernel, microseconds: Number(end - begin) / 1000 });
   }
