@@ -28,7 +28,7 @@ install_program() { # CRATE VERSION PROGRAM
 }
 install_wasm_opt() {
   has_program wasm-opt "${binaryen%%.*}" && return
-  npm install --silent --no-audit --no-fund --prefix "$home" "binaryen@$binaryen"
+  npm install --loglevel=error --no-audit --no-fund --prefix "$home" "binaryen@$binaryen"
   ln -sf "$home/node_modules/.bin/wasm-opt" "$home/bin/wasm-opt"
 }
 
