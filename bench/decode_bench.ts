@@ -1,22 +1,10 @@
 /** One decode step for `deno bench`, as a token loop sees it: the call, until its result is read. */
 
-import {
-  batchDecodeWithPaddedKvCache,
-  type DType,
-  NoAdapterError,
-  openDevice,
-} from "@kvasir/attention";
+import { batchDecodeWithPaddedKvCache, NoAdapterError, openDevice } from "@kvasir/attention";
+import { DTYPES } from "../src/dtype.ts";
 
 const Q_SHAPE = [1, 32, 128];
 const KV_SHAPE = [1, 1024, 8, 128];
-const DTYPES: readonly DType[] = [
-  "float32",
-  "float16",
-  "bfloat16",
-  "float8_e4m3fn",
-  "float8_e5m2",
-];
-
 const random = (n: number) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
 const qValues = random(32 * 128);
 const kvValues = random(1024 * 8 * 128);

@@ -47,8 +47,8 @@ export interface DecodeTuning {
   /** Rows that a team has in flight at most. */
   readonly maxRows: number;
   /**
-   * Heads times elements of a lane at most: so many queries and so many sums are held in registers.
-   * Twice as many spill on an H200, and take software adapters minutes to compile.
+   * Heads times elements of a lane at most: so many queries and so many sums are held in registers,
+   * of which GPUs have about 255 a lane. More also compiles slowly on software adapters.
    */
   readonly maxLaneElements: number;
 }

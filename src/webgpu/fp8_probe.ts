@@ -19,7 +19,7 @@ export interface Fp8Decoding {
   readonly reason: string;
 }
 
-/** Ways to decode each format, fastest first (bench/NOTES.md). */
+/** Ways to decode each format; the one with the fewest instructions first. */
 const WAYS: Readonly<Record<Fp8DType, readonly string[]>> = {
   float8_e4m3fn: ["formats/e4m3_halves", "formats/e4m3_bits"],
   float8_e5m2: ["formats/e5m2_halves", "formats/e5m2_bits"],

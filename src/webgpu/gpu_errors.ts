@@ -92,7 +92,7 @@ function check(subject: string, memory: GPUError | null, validation: GPUError | 
 }
 
 /** The typed error of an allocation that the GPU refused. */
-export function outOfMemory(subject: string, message: string): OutOfMemoryError {
+function outOfMemory(subject: string, message: string): OutOfMemoryError {
   return new OutOfMemoryError(subject, {
     got: `no memory on the GPU (${message})`,
     expected: "a free piece of that size",
