@@ -109,8 +109,14 @@ function prepare(
     requests: Uint32Array.of(0, tokens, total, 0),
     pageTable: null,
     causal: tokens > 1,
-    logitScale: 1 / Math.sqrt(headDim),
-    outScale: 1,
+    windowLeft: null,
+    logitScales: new Float32Array(numQoHeads).fill(1 / Math.sqrt(headDim)),
+    outScales: new Float32Array(numQoHeads).fill(1),
+    rope: null,
+    alibiSlopes: null,
+    logitsSoftCap: null,
+    sinks: null,
+    lseScale: 1,
   };
   return async () => {
     await backend.attend(problem, { q, k, v, out, lse: null });

@@ -48,8 +48,61 @@ export interface AttentionProblem {
   readonly pageTable: Uint32Array<ArrayBuffer> | null;
   /** Whether a query sees only keys up to its own position, counted from the end (bottom right). */
   readonly causal: boolean;
-  /** Multiplies q·k: the softmax scale with the scales of q and k folded in. */
-  readonly logitScale: number;
-  /** Multiplies the output: the scale of v. */
-  readonly outScale: number;
+  /**
+   * How far a query looks back: it sees keys from its own position minus this on; null is no bound.
+   * Its own position is counted from the end, as in `causal`.
+   */
+  readonly windowLeft: number | null;
+  /**
+   * Multiplies q·k, for each query head: the softmax scale with the scales of q and k folded in.
+   */
+  readonly logitScales: Float32Array<ArrayBuffer>;
+  /** Multiplies the output, for each query head: the scale of v. */
+  readonly outScales: Float32Array<ArrayBuffer>;
+  /**
+   * Rotary position encoding of q and k (NeoX halves), before their product; null is none. Dim i
+   * and i + headDim / 2 turn by position · theta^(-2i / headDim) / scale.
+   */
+  readonly rope: RopeParameters | null;
+  /**
+   * ALiBi, for each query head: slope · (key's position - query's position) is added to the scaled
+   * logit; null is none.
+   */
+  readonly alibiSlopes: Float32Array<ArrayBuffer> | null;
+  /**
+   * What logits are capped to: cap · tanh(logit / cap), after scale and ALiBi; null is no cap.
+   */
+  readonly logitsSoftCap: number | null;
+  /**
+   * A logit (natural logarithm) for each query head that joins the softmax's denominator, and so the
+   * lse, once; null is none. It is neither scaled nor capped.
+   */
+  readonly sinks: Float32Array<ArrayBuffer> | null;
+  /** Multiplies lse, which is in base 2: 1, or ln 2 for natural logarithms. */
+  readonly lseScale: number;
+}
+
+/** How fast rotary position encoding turns. */
+export interface RopeParameters {
+  readonly scale: number;
+  readonly theta: number;
+}
+
+/**
+ * What is to be merged: attention over parts of the keys, given by normalized outputs v and their
+ * lse in base 2 (FlashInfer's states). With weights 2^(s_i - max s), out = sum w_i v_i / sum w_i and
+ * lse = max s + log2(sum w_i). States of lse minus infinity hold nothing: their v is not looked at.
+ *
+ * There are two sources, a and b, each [rows, heads, headDim] in memory, and every row of the result
+ * takes some rows of each.
+ */
+export interface MergeProblem {
+  readonly numRows: number;
+  readonly numHeads: number;
+  readonly headDim: number;
+  /** The dtype of both sources. */
+  readonly vDtype: DType;
+  readonly outDtype: DType;
+  /** Four words a row of the result: its first row of a, how many, its first row of b, how many. */
+  readonly rows: Uint32Array<ArrayBuffer>;
 }

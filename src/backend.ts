@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { AttentionProblem } from "./attention_problem.ts";
+import type { AttentionProblem, MergeProblem } from "./attention_problem.ts";
 import type { DeviceReport } from "./report.ts";
 import type { DeviceLostError } from "./errors.ts";
 
@@ -35,8 +35,20 @@ export interface AttentionOperands {
   readonly k: Storage;
   readonly v: Storage;
   readonly out: Storage;
-  /** Float32, one value a (query, head), base 2; null where the caller does not want it. */
+  /** Float32, one value a (query, head); null where the caller does not want it. */
   readonly lse: Storage | null;
+}
+
+/** The operands of one merge: v in the problem's dtype, s and lse in float32. */
+export interface MergeOperands {
+  readonly vA: Storage;
+  readonly sA: Storage;
+  /** The second source; the first again where no row takes any of it. */
+  readonly vB: Storage;
+  readonly sB: Storage;
+  /** May not share memory with a source. */
+  readonly out: Storage;
+  readonly lse: Storage;
 }
 
 /** What a device can do for the public calls. */
@@ -57,6 +69,10 @@ export interface Backend {
   read(storage: Storage): Promise<Uint8Array<ArrayBuffer>>;
   /** Computes attention into `operands.out` and `operands.lse`. */
   attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void>;
+  /** Merges attention states into `operands.out` and `operands.lse`. */
+  merge(problem: MergeProblem, operands: MergeOperands): Promise<void>;
+  /** Copies all bytes of one storage to another of the same length. */
+  copy(from: Storage, to: Storage): Promise<void>;
   /** Frees what the backend owns. Called once. */
   destroy(): void;
 }

@@ -222,7 +222,13 @@ function decodeProblem(
     requests,
     pageTable: null,
     causal: false, // the one query is the last token: it sees every key
-    logitScale: options.smScale * options.kScale,
-    outScale: options.vScale,
+    windowLeft: null,
+    logitScales: new Float32Array(numQoHeads).fill(options.smScale * options.kScale),
+    outScales: new Float32Array(numQoHeads).fill(options.vScale),
+    rope: null,
+    alibiSlopes: null,
+    logitsSoftCap: null,
+    sinks: null,
+    lseScale: 1,
   };
 }

@@ -5,8 +5,8 @@
  * @module
  */
 
-import type { AttentionProblem } from "../attention_problem.ts";
-import type { AttentionOperands, Backend, Storage } from "../backend.ts";
+import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
+import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
 import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
 import { attentionDescriptor } from "./descriptor.ts";
@@ -116,6 +116,14 @@ export class WasmBackend implements Backend {
     } finally {
       for (const handle of handles) this.#instance.free(handle);
     }
+  }
+
+  merge(_problem: MergeProblem, _operands: MergeOperands): Promise<void> {
+    return Promise.reject(new Error("merge is not there yet"));
+  }
+
+  copy(_from: Storage, _to: Storage): Promise<void> {
+    return Promise.reject(new Error("copy is not there yet"));
   }
 
   destroy(): void {

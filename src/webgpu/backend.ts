@@ -4,8 +4,8 @@
  * @module
  */
 
-import type { AttentionProblem } from "../attention_problem.ts";
-import type { AttentionOperands, Backend } from "../backend.ts";
+import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
+import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
 import type { DeviceLostError } from "../errors.ts";
 import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
 import { allocateStorage, borrowStorage, type GpuStorage, readBack, upload } from "./buffers.ts";
@@ -130,6 +130,14 @@ export class WebGpuBackend implements Backend, GpuContext {
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
     this.guard.check();
     await runDecode(this, problem, operands);
+  }
+
+  merge(_problem: MergeProblem, _operands: MergeOperands): Promise<void> {
+    return Promise.reject(new Error("merge is not there yet"));
+  }
+
+  copy(_from: Storage, _to: Storage): Promise<void> {
+    return Promise.reject(new Error("copy is not there yet"));
   }
 
   destroy(): void {

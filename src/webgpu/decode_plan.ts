@@ -157,8 +157,8 @@ export function planDecode(
       out: rowStrides(problem.outStrides, QUAD),
       k: cacheStrides(problem.kStrides, pieceElements),
       v: cacheStrides(problem.vStrides, pieceElements),
-      logitScale: problem.logitScale * LOG2_E,
-      outScale: problem.outScale,
+      logitScale: problem.logitScales[0] * LOG2_E,
+      outScale: problem.outScales[0],
     },
     grid: foldGrid(numWork, capabilities.limits),
   };
