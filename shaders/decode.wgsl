@@ -1,50 +1,112 @@
 // Decode attention: one query token a request against its KV cache.
 //
-// Grid: one workgroup for each (request, KV head, block of at most 8 query heads of its group), in
-//   one dimension folded over x and y. So a cache row is read once for all query heads of a block.
-// Bindings: 0 params; 1 requests (first query row, query rows, keys, page); 2 q; 3 k; 4 v; 5 out; 6 lse.
+// Grid: one workgroup for each (stretch of keys, KV head, block of query heads of its group), in one
+//   dimension folded over x and y, so that a cache row is read once for all query heads of a block. A
+//   stretch is all keys of a request, or a part, whose result is then a state for merge.wgsl.
+// Bindings: 0 params; 1 tables (stretches, heads); 2 q; 3 k; 4 v; 5 out; 6 lse; 7 page table; 8 turns.
 //
-// A workgroup is TEAMS teams of TEAM lanes. A team owns a cache row at a time, a lane owns every
-// TEAM-th 16-byte piece of the row, and ROWS rows are in flight. With s_j = scale·log2(e)·q·k_j:
-//   m = max s_j,   d = sum 2^(s_j - m),   o = sum 2^(s_j - m)·v_j,   out = o / d,   lse = m + log2 d
-// Each team keeps its own running (m, d, o), rescaled when m grows (online softmax: Milakov and
-// Gimelshein 2018; Dao et al. 2022); the teams' states are merged once, at the end.
+// A workgroup is TEAMS · PARTS teams of TEAM lanes; a team serves HEADS heads, PARTS teams that share
+// their rows serve a block. A lane owns every TEAM-th piece of a row, and a team has ROWS rows in
+// flight. With s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by
+// more than GROWTH:
+//   d = sum 2^(s_j - m),   o = sum 2^(s_j - m)·v_j,   out = o / d,   lse = m + log2 d
+// Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), but m grows only when it must
+// (FlashAttention-4), so that o is seldom rescaled. Each team keeps its own (m, d, o); at the end the
+// teams are merged. bench/NOTES.md tells what else was tried.
 
 import constants::{
-  WORKGROUP, TEAM, TEAMS, ROWS, HEADS, VALUES,
-  PIECES, SLOTS, PIECE_QUADS, LANE_QUADS, MERGE_QUADS,
+  COPIES, HALF_PIECES, HALF_SLOTS, HEADS, LANE_QUADS, MERGE_QUADS, OWN, PARTS, PIECES, PIECE_QUADS,
+  REFS, ROWS, ROW_STRIDE, SLOTS, TEAM, TEAMS, VALUES, WORKGROUP,
 };
-import package::address::{k_row, v_row};
-import package::params::{Request, params};
-import package::kv_format::{Piece, UNIT, decode_piece};
+import package::address::{Slot, k_row, slot_of, v_row};
+import package::logits::transform;
+import package::params::{Head, Work, head_at, params, work_at};
+import package::pieces::{Piece, any_mark, decode_piece, mark_word, nan_marks};
+import package::kv_format::UNIT;
 import package::q_format;
 import package::out_format;
-import package::team::team_sum;
+import package::rope::{Turn, turn_of, turned_lower, turned_upper};
+import package::team::{
+  rows_max, rows_sum, team_any, team_gather, team_gather_heads, team_reduce,
+};
 
-@group(0) @binding(1) var<storage, read> requests: array<Request>;
 @group(0) @binding(2) var<storage, read> q: array<q_format::Quad>;
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
 @group(0) @binding(4) var<storage, read> v: array<Piece>;
 @group(0) @binding(5) var<storage, read_write> out: array<out_format::Quad>;
 @group(0) @binding(6) var<storage, read_write> lse: array<u32>;
 
-// The running max begins at the lowest float: infinities may not be relied upon in WGSL.
+// Infinities may not be relied upon in WGSL. Logits of absent keys lie far below the first reference,
+// so that their weights are 0.
 const LOWEST = -3.4028234663852886e38;
+const FIRST_REFERENCE = -1.7e38;
+// Weights reach 2^GROWTH before the reference follows.
+const GROWTH = 8.0;
 const MINUS_INFINITY_BITS = 0xff800000u;
 
-var<workgroup> team_max: array<f32, TEAMS * HEADS>;
-var<workgroup> team_denominator: array<f32, TEAMS * HEADS>;
+var<workgroup> team_reference: array<f32, TEAMS * PARTS * HEADS>;
+var<workgroup> team_denominator: array<f32, TEAMS * PARTS * HEADS>;
 var<workgroup> team_output: array<vec4<f32>, WORKGROUP * MERGE_QUADS>;
+@if(nan_marks) var<workgroup> key_marks: atomic<u32>;
+@if(nan_marks) var<workgroup> value_marks: array<atomic<u32>, SLOTS * TEAM * PIECE_QUADS>;
 
-// The piece of a row that a lane holds in a slot. Past the row's end there is none; a lane there
-// reads the first piece and clears it.
-fn piece_index(slot: u32, lane: u32) -> u32 {
-  let piece = slot * TEAM + lane;
-  return select(0u, piece, piece < PIECES);
+// The piece of a row that a lane holds in a slot, and whether there is one. With rotary encoding, the
+// lane that holds a piece also holds the one half a row further.
+@if(!rope) fn piece_at(slot: u32, lane: u32) -> u32 {
+  return slot * TEAM + lane;
+}
+@if(!rope) fn has_piece(slot: u32, lane: u32) -> bool {
+  return slot * TEAM + lane < PIECES;
+}
+@if(rope) fn piece_at(slot: u32, lane: u32) -> u32 {
+  return (slot / HALF_SLOTS) * HALF_PIECES + (slot % HALF_SLOTS) * TEAM + lane;
+}
+@if(rope) fn has_piece(slot: u32, lane: u32) -> bool {
+  return (slot % HALF_SLOTS) * TEAM + lane < HALF_PIECES;
 }
 
-fn keep_piece(piece: Piece, keep: bool) -> Piece {
-  return select(Piece(), piece, keep);
+// Where there is no piece, a lane reads the row's first.
+fn piece_index(slot: u32, lane: u32) -> u32 {
+  return select(0u, piece_at(slot, lane), has_piece(slot, lane));
+}
+
+// Past the end, the last row stands in; its weight is 0.
+fn row_slot(work: Work, position: u32) -> Slot {
+  return slot_of(work, min(position, max(work.end_key, 1u) - 1u));
+}
+
+fn load_keys(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
+  var pieces: array<Piece, ROWS * SLOTS>;
+  @unroll for (var r = 0u; r < ROWS; r++) {
+    let row = k_row(row_slot(work, first + r * TEAMS), kv_head);
+    @unroll for (var s = 0u; s < SLOTS; s++) {
+      pieces[r * SLOTS + s] = k[row + piece_index(s, lane)];
+    }
+  }
+  return pieces;
+}
+
+fn load_values(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
+  var pieces: array<Piece, ROWS * SLOTS>;
+  @unroll for (var r = 0u; r < ROWS; r++) {
+    let row = v_row(row_slot(work, first + r * TEAMS), kv_head);
+    @unroll for (var s = 0u; s < SLOTS; s++) {
+      pieces[r * SLOTS + s] = v[row + piece_index(s, lane)];
+    }
+  }
+  return pieces;
+}
+
+// A lane without a piece in a slot has a query of 0 there, which does not silence an infinity.
+@if(padded) fn kept(piece: Piece, slot: u32, lane: u32) -> Piece {
+  return select(Piece(), piece, has_piece(slot, lane));
+}
+@else fn kept(piece: Piece, slot: u32, lane: u32) -> Piece {
+  return piece;
+}
+
+fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+  return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -53,103 +115,186 @@ fn main(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let work = workgroup.y * grid.x + workgroup.x;
-  if (work >= params.num_work) {
+  let index = workgroup.y * grid.x + workgroup.x;
+  if (index >= params.num_work) {
     return;
   }
-  let block = work % params.head_blocks;
-  let kv_head = (work / params.head_blocks) % params.num_kv_heads;
-  let request = requests[work / (params.head_blocks * params.num_kv_heads)];
-  let kv_len = request.kv_len;
-  let team = local / TEAM;
+  let block = index % params.head_blocks;
+  let kv_head = params.first_kv_head + (index / params.head_blocks) % params.num_kv_heads;
+  let work = work_at(index / (params.head_blocks * params.num_kv_heads));
   let lane = local % TEAM;
+  let part = (local / TEAM) % PARTS;
+  let team = local / (TEAM * PARTS);
+  let first_head = (block * PARTS + part) * HEADS; // of the group
 
   // This lane's part of the query heads, with the scales folded in.
   var query: array<vec4<f32>, HEADS * LANE_QUADS>;
   @unroll for (var h = 0u; h < HEADS; h++) {
-    let row = request.q_start * params.q_token + qo_head(kv_head, block, h) * params.q_head;
+    let head = qo_head(kv_head, first_head + h);
+    let row = work.q_row * params.q_token + head * params.q_head;
+    let logit_scale = head_at(head).logit_scale * q_format::UNIT * UNIT;
     @unroll for (var s = 0u; s < SLOTS; s++) {
       let first = row + piece_index(s, lane) * PIECE_QUADS;
-      let scale = select(0.0, params.logit_scale * UNIT, s * TEAM + lane < PIECES);
+      let scale = select(0.0, logit_scale, has_piece(s, lane));
       @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
         query[h * LANE_QUADS + s * PIECE_QUADS + i] = q_format::decode_quad(q[first + i]) * scale;
       }
     }
-  }
-
-  var running_max: array<f32, HEADS>;
-  var denominator: array<f32, HEADS>;
-  var output: array<vec4<f32>, HEADS * LANE_QUADS>;
-  @unroll for (var h = 0u; h < HEADS; h++) {
-    running_max[h] = LOWEST;
-    denominator[h] = 0.0;
-    @unroll for (var i = 0u; i < LANE_QUADS; i++) {
-      output[h * LANE_QUADS + i] = vec4<f32>(0.0);
+    @if(rope) {
+      @unroll for (var s = 0u; s < HALF_SLOTS; s++) {
+        @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+          let turn = turn_of(max(work.kv_len, 1u) - 1u, piece_index(s, lane) * PIECE_QUADS + i);
+          let lower = query[h * LANE_QUADS + s * PIECE_QUADS + i];
+          let upper = query[h * LANE_QUADS + (HALF_SLOTS + s) * PIECE_QUADS + i];
+          query[h * LANE_QUADS + s * PIECE_QUADS + i] = turned_lower(lower, upper, turn);
+          query[h * LANE_QUADS + (HALF_SLOTS + s) * PIECE_QUADS + i] =
+            turned_upper(lower, upper, turn);
+        }
+      }
     }
   }
 
+  // Of the values that this lane owns (team/), the first, and the state of their heads.
+  let first_own = (lane / COPIES) * OWN;
+  var reference: array<f32, REFS>;
+  var denominator: array<f32, REFS>;
+  @if(alibi) var slopes: array<f32, REFS>;
+  @unroll for (var i = 0u; i < REFS; i++) {
+    reference[i] = FIRST_REFERENCE;
+    denominator[i] = 0.0;
+    @if(alibi) slopes[i] = head_at(qo_head(kv_head, first_head + (first_own + i) % HEADS)).slope;
+  }
+  var output: array<vec4<f32>, HEADS * LANE_QUADS>;
+  @unroll for (var i = 0u; i < HEADS * LANE_QUADS; i++) {
+    output[i] = vec4<f32>(0.0);
+  }
+  @if(nan_marks) var k_marks = Piece();
+  @if(nan_marks) var v_marks: array<Piece, SLOTS>;
+
   // Every team takes the same number of steps, so that teams may meet at barriers.
-  let steps = (kv_len + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
+  let steps = (work.end_key - work.first_key + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
+  @if(prefetch) var next_keys = load_keys(work, kv_head, work.first_key + team, lane);
+  @if(prefetch) var next_values = load_values(work, kv_head, work.first_key + team, lane);
   for (var step = 0u; step < steps; step++) {
-    var k_pieces: array<Piece, ROWS * SLOTS>;
-    var v_pieces: array<Piece, ROWS * SLOTS>;
-    var present: array<bool, ROWS>;
-    @unroll for (var r = 0u; r < ROWS; r++) {
-      let position = (step * ROWS + r) * TEAMS + team;
-      present[r] = position < kv_len;
-      // Rows past the end are cleared: what lies there may be NaN, and 0 · NaN is NaN.
-      let row = min(position, kv_len - 1u);
-      let k_first = k_row(request, kv_head, row);
-      let v_first = v_row(request, kv_head, row);
-      @unroll for (var s = 0u; s < SLOTS; s++) {
-        let keep = present[r] && s * TEAM + lane < PIECES;
-        k_pieces[r * SLOTS + s] = keep_piece(k[k_first + piece_index(s, lane)], keep);
-        v_pieces[r * SLOTS + s] = keep_piece(v[v_first + piece_index(s, lane)], keep);
+    let step_end = work.first_key + (step + 1u) * (TEAMS * ROWS);
+    let first = step_end - TEAMS * ROWS + team; // the position of row 0
+    let is_whole = step_end <= work.end_key;
+    @if(prefetch) let k_pieces = next_keys;
+    @if(prefetch) var v_pieces = next_values;
+    @if(prefetch) next_keys = load_keys(work, kv_head, step_end + team, lane);
+    @if(prefetch) next_values = load_values(work, kv_head, step_end + team, lane);
+    @if(!prefetch) let k_pieces = load_keys(work, kv_head, first, lane);
+    @if(!prefetch) var v_pieces = load_values(work, kv_head, first, lane);
+    if (!is_whole) {
+      // A weight of 0 does not silence an infinity.
+      @unroll for (var r = 0u; r < ROWS; r++) {
+        @unroll for (var s = 0u; s < SLOTS; s++) {
+          v_pieces[r * SLOTS + s] =
+            select(Piece(), v_pieces[r * SLOTS + s], first + r * TEAMS < work.end_key);
+        }
+      }
+    }
+    @if(nan_marks) {
+      @unroll for (var r = 0u; r < ROWS; r++) {
+        @unroll for (var s = 0u; s < SLOTS; s++) {
+          k_marks |= nan_marks(k_pieces[r * SLOTS + s]);
+          v_marks[s] |= nan_marks(v_pieces[r * SLOTS + s]);
+        }
       }
     }
 
-    var partial: array<f32, VALUES>;
-    @unroll for (var r = 0u; r < ROWS; r++) {
-      var dots = array<f32, HEADS>(); // naga zeroes a plain declaration once, not every round
+    var partial = array<f32, VALUES>(); // naga zeroes a plain declaration once, not every round
+    @if(!rope) {
       @unroll for (var s = 0u; s < SLOTS; s++) {
-        let key = decode_piece(k_pieces[r * SLOTS + s]);
-        @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
-          @unroll for (var h = 0u; h < HEADS; h++) {
-            dots[h] += dot(query[h * LANE_QUADS + s * PIECE_QUADS + i], key[i]);
+        @unroll for (var r = 0u; r < ROWS; r++) {
+          let key = decode_piece(kept(k_pieces[r * SLOTS + s], s, lane));
+          @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+            @unroll for (var h = 0u; h < HEADS; h++) {
+              partial[r * HEADS + h] = add_products(
+                partial[r * HEADS + h], query[h * LANE_QUADS + s * PIECE_QUADS + i], key[i],
+              );
+            }
           }
         }
       }
-      @unroll for (var h = 0u; h < HEADS; h++) {
-        partial[r * HEADS + h] = dots[h];
+    }
+    @if(rope) {
+      @unroll for (var r = 0u; r < ROWS; r++) {
+        let position = min(first + r * TEAMS, work.end_key - 1u);
+        @unroll for (var s = 0u; s < HALF_SLOTS; s++) {
+          let lower = decode_piece(kept(k_pieces[r * SLOTS + s], s, lane));
+          let upper = decode_piece(kept(k_pieces[r * SLOTS + HALF_SLOTS + s], s, lane));
+          @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+            let turn = turn_of(position, piece_index(s, lane) * PIECE_QUADS + i);
+            let turned = array<vec4<f32>, 2>(
+              turned_lower(lower[i], upper[i], turn), turned_upper(lower[i], upper[i], turn),
+            );
+            @unroll for (var h = 0u; h < HEADS; h++) {
+              partial[r * HEADS + h] = add_products(
+                add_products(
+                  partial[r * HEADS + h], query[h * LANE_QUADS + s * PIECE_QUADS + i], turned[0],
+                ),
+                query[h * LANE_QUADS + (HALF_SLOTS + s) * PIECE_QUADS + i], turned[1],
+              );
+            }
+          }
+        }
       }
     }
-    let logits = team_sum(partial, local);
+    var own = team_reduce(partial, local);
 
-    var weights: array<f32, VALUES>;
-    @unroll for (var h = 0u; h < HEADS; h++) {
-      var new_max = running_max[h];
-      @unroll for (var r = 0u; r < ROWS; r++) {
-        new_max = max(new_max, select(LOWEST, logits[r * HEADS + h], present[r]));
-      }
-      let rescale = exp2(running_max[h] - new_max);
-      running_max[h] = new_max;
-      denominator[h] *= rescale;
-      @unroll for (var i = 0u; i < LANE_QUADS; i++) {
-        output[h * LANE_QUADS + i] *= rescale;
-      }
-      @unroll for (var r = 0u; r < ROWS; r++) {
-        let weight = select(0.0, exp2(logits[r * HEADS + h] - new_max), present[r]);
-        denominator[h] += weight;
-        weights[r * HEADS + h] = weight;
+    @if(alibi || soft_cap) {
+      @unroll for (var i = 0u; i < OWN; i++) {
+        let position = first + ((first_own + i) / HEADS) * TEAMS;
+        let distance = f32(i32(position) - i32(work.kv_len - 1u));
+        @if(alibi) own[i] = transform(own[i], slopes[i % REFS], distance);
+        @else own[i] = transform(own[i], 0.0, distance);
       }
     }
+    if (!is_whole) {
+      @unroll for (var i = 0u; i < OWN; i++) {
+        let position = first + ((first_own + i) / HEADS) * TEAMS;
+        own[i] = select(LOWEST, own[i], position < work.end_key);
+      }
+    }
+    var is_beyond = false;
+    @unroll for (var i = 0u; i < OWN; i++) {
+      is_beyond = is_beyond || own[i] > reference[i % REFS] + GROWTH;
+    }
+    if (team_any(is_beyond)) {
+      var rescale: array<f32, REFS>;
+      @unroll for (var i = 0u; i < REFS; i++) {
+        var largest = reference[i];
+        @unroll for (var j = i; j < OWN; j += REFS) {
+          largest = max(largest, own[j]);
+        }
+        largest = rows_max(largest);
+        rescale[i] = exp2(reference[i] - largest);
+        reference[i] = largest;
+        denominator[i] *= rescale[i];
+      }
+      let rescales = team_gather_heads(rescale, local);
+      @unroll for (var h = 0u; h < HEADS; h++) {
+        @unroll for (var i = 0u; i < LANE_QUADS; i++) {
+          output[h * LANE_QUADS + i] *= rescales[h];
+        }
+      }
+    }
+    @unroll for (var i = 0u; i < OWN; i++) {
+      own[i] = exp2(own[i] - reference[i % REFS]);
+      denominator[i % REFS] += own[i];
+    }
+    let weights = team_gather(own, local);
 
     @unroll for (var r = 0u; r < ROWS; r++) {
       @unroll for (var s = 0u; s < SLOTS; s++) {
         let value = decode_piece(v_pieces[r * SLOTS + s]);
         @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
           @unroll for (var h = 0u; h < HEADS; h++) {
-            output[h * LANE_QUADS + s * PIECE_QUADS + i] += weights[r * HEADS + h] * value[i];
+            output[h * LANE_QUADS + s * PIECE_QUADS + i] = fma(
+              vec4<f32>(weights[r * HEADS + h]), value[i],
+              output[h * LANE_QUADS + s * PIECE_QUADS + i],
+            );
           }
         }
       }
@@ -157,49 +302,89 @@ fn main(
   }
 
   // Merge the teams.
-  if (lane == 0u) {
-    @unroll for (var h = 0u; h < HEADS; h++) {
-      team_max[team * HEADS + h] = running_max[h];
-      team_denominator[team * HEADS + h] = denominator[h];
+  @unroll for (var i = 0u; i < REFS; i++) {
+    let sum = rows_sum(denominator[i]);
+    if (lane % COPIES == 0u && lane < ROW_STRIDE) {
+      let at = (team * PARTS + part) * HEADS + (first_own + i) % HEADS;
+      team_reference[at] = reference[i];
+      team_denominator[at] = sum;
+    }
+  }
+  @if(nan_marks) {
+    if (any_mark(k_marks)) {
+      atomicOr(&key_marks, 1u);
+    }
+    @unroll for (var s = 0u; s < SLOTS; s++) {
+      if (any_mark(v_marks[s])) {
+        @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+          atomicOr(&value_marks[piece_index(s, lane) * PIECE_QUADS + i], mark_word(v_marks[s], i));
+        }
+      }
     }
   }
   workgroupBarrier();
+  let has_keys = work.end_key > work.first_key;
   @unroll for (var h = 0u; h < HEADS; h++) {
-    var merged_max = LOWEST;
+    var merged_reference = FIRST_REFERENCE;
     for (var t = 0u; t < TEAMS; t++) {
-      merged_max = max(merged_max, team_max[t * HEADS + h]);
+      merged_reference = max(merged_reference, team_reference[(t * PARTS + part) * HEADS + h]);
     }
     var merged = 0.0;
     for (var t = 0u; t < TEAMS; t++) {
-      merged += team_denominator[t * HEADS + h] * exp2(team_max[t * HEADS + h] - merged_max);
+      let at = (t * PARTS + part) * HEADS + h;
+      merged += team_denominator[at] * exp2(team_reference[at] - merged_reference);
     }
-    let weight = exp2(running_max[h] - merged_max);
+    let is_head = first_head + h < params.group;
+    let head = head_at(qo_head(kv_head, first_head + h));
+    var weight = exp2(team_reference[(team * PARTS + part) * HEADS + h] - merged_reference);
+    var level = merged_reference; // merged is relative to it
+    var has_sum = has_keys;
+    @if(sinks) {
+      level = select(head.sink, max(merged_reference, head.sink), has_keys);
+      let lowered = exp2(merged_reference - level);
+      merged = select(0.0, merged * lowered, has_keys) + exp2(head.sink - level);
+      weight *= lowered;
+      has_sum = true;
+    }
+    @if(nan_marks) {
+      // Any NaN among the keys is in every logit's sum.
+      if (atomicLoad(&key_marks) != 0u) {
+        merged = bitcast<f32>(params.nan_bits);
+      }
+    }
     // No key at all: out is 0 and lse is minus infinity.
-    let scale = select(0.0, params.out_scale * UNIT / merged, kv_len > 0u);
-    let is_head = block * HEADS + h < params.group;
-    let head = qo_head(kv_head, block, h);
-    if (is_head && local == 0u && params.write_lse != 0u) {
-      let bits = bitcast<u32>(merged_max + log2(merged));
-      lse[request.q_start * params.num_qo_heads + head] =
-        select(MINUS_INFINITY_BITS, bits, kv_len > 0u);
+    let scale = select(0.0, weight * (head.out_scale * UNIT / merged), has_keys);
+    if (is_head && team == 0u && lane == 0u && params.write_lse != 0u) {
+      let bits = bitcast<u32>((level + log2(merged)) * params.lse_scale);
+      lse[work.out_row * params.num_qo_heads + qo_head(kv_head, first_head + h)] =
+        select(MINUS_INFINITY_BITS, bits, has_sum);
     }
-    let out_row = request.q_start * params.out_token + head * params.out_head;
-    @unroll for (var first = 0u; first < LANE_QUADS; first += MERGE_QUADS) {
+    @unroll for (var base = 0u; base < LANE_QUADS; base += MERGE_QUADS) {
       @unroll for (var i = 0u; i < MERGE_QUADS; i++) {
-        team_output[i * WORKGROUP + local] = output[h * LANE_QUADS + first + i] * weight;
+        team_output[i * WORKGROUP + local] = output[h * LANE_QUADS + base + i] * scale;
       }
       workgroupBarrier();
       // The lanes share the sums over teams among them.
-      for (var j = local; j < TEAM * MERGE_QUADS; j += WORKGROUP) {
-        let quad = first + j / TEAM;
-        let piece = (quad / PIECE_QUADS) * TEAM + j % TEAM;
-        if (is_head && piece < PIECES) {
+      for (var j = local; j < TEAM * PARTS * MERGE_QUADS; j += WORKGROUP) {
+        let column = j % (TEAM * PARTS);
+        let lane_quad = base + j / (TEAM * PARTS);
+        let slot = lane_quad / PIECE_QUADS;
+        let group_head = (block * PARTS + column / TEAM) * HEADS + h;
+        if (group_head < params.group && has_piece(slot, column % TEAM)) {
           var total = vec4<f32>(0.0);
           for (var t = 0u; t < TEAMS; t++) {
-            total += team_output[(j / TEAM) * WORKGROUP + t * TEAM + j % TEAM];
+            total += team_output[(j / (TEAM * PARTS)) * WORKGROUP + t * (TEAM * PARTS) + column];
           }
-          out[out_row + piece * PIECE_QUADS + quad % PIECE_QUADS] =
-            out_format::encode_quad(total * scale);
+          let quad = piece_at(slot, column % TEAM) * PIECE_QUADS + lane_quad % PIECE_QUADS;
+          @if(nan_marks) {
+            let marks = vec4<u32>(atomicLoad(&value_marks[quad])) &
+              vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u);
+            total = select(
+              total, vec4<f32>(bitcast<f32>(params.nan_bits)), marks != vec4<u32>(0u),
+            );
+          }
+          let row = work.out_row * params.out_token + qo_head(kv_head, group_head) * params.out_head;
+          out[row + quad] = out_format::encode_quad(total);
         }
       }
       workgroupBarrier();
@@ -207,7 +392,8 @@ fn main(
   }
 }
 
-// The query head of a block; blocks past the group's end repeat its last head and write nothing.
-fn qo_head(kv_head: u32, block: u32, h: u32) -> u32 {
-  return kv_head * params.group + min(block * HEADS + h, params.group - 1u);
+// The query head of a place in its group; places past the group's end repeat its last head and write
+// nothing.
+fn qo_head(kv_head: u32, group_head: u32) -> u32 {
+  return kv_head * params.group + min(group_head, params.group - 1u);
 }

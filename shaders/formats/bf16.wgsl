@@ -1,9 +1,8 @@
-// bfloat16, the high half of a float32: a quad (4 elements) is 2 words, a piece (16 bytes) 2 quads.
+// bfloat16, the high half of a float32: a quad (4 elements) is 2 words.
 
 import package::formats::rounding::bfloat_bits;
 
 alias Quad = vec2<u32>;
-alias Piece = vec4<u32>;
 const UNIT = 1.0; // what decoded values must be multiplied with
 
 fn decode_quad(words: Quad) -> vec4<f32> {
@@ -17,8 +16,4 @@ fn encode_quad(values: vec4<f32>) -> Quad {
     bfloat_bits(values.x) | (bfloat_bits(values.y) << 16u),
     bfloat_bits(values.z) | (bfloat_bits(values.w) << 16u),
   );
-}
-
-fn decode_piece(piece: Piece) -> array<vec4<f32>, 2> {
-  return array<vec4<f32>, 2>(decode_quad(piece.xy), decode_quad(piece.zw));
 }

@@ -2,8 +2,6 @@
 // (halves may lose their subnormals). A quad (4 elements) is one word.
 
 alias Quad = u32;
-@if(wide) alias Piece = vec4<u32>;
-@else alias Piece = vec2<u32>;
 const UNIT = 1.0; // what decoded values must be multiplied with
 
 fn decode_quad(word: Quad) -> vec4<f32> {
@@ -16,14 +14,4 @@ fn decode_quad(word: Quad) -> vec4<f32> {
   let finite = select(normal, small, magnitude < vec4<u32>(8u));
   let bits = select(finite, vec4<u32>(0x7fc00000u), magnitude == vec4<u32>(0x7fu));
   return bitcast<vec4<f32>>(sign | bits);
-}
-
-@if(wide) fn decode_piece(piece: Piece) -> array<vec4<f32>, 4> {
-  return array<vec4<f32>, 4>(
-    decode_quad(piece.x), decode_quad(piece.y), decode_quad(piece.z), decode_quad(piece.w),
-  );
-}
-
-@else fn decode_piece(piece: Piece) -> array<vec4<f32>, 2> {
-  return array<vec4<f32>, 2>(decode_quad(piece.x), decode_quad(piece.y));
 }

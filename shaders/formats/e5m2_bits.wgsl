@@ -2,8 +2,6 @@
 // (halves may lose their subnormals). A quad (4 elements) is one word.
 
 alias Quad = u32;
-@if(wide) alias Piece = vec4<u32>;
-@else alias Piece = vec2<u32>;
 const UNIT = 1.0; // what decoded values must be multiplied with
 
 fn decode_quad(word: Quad) -> vec4<f32> {
@@ -17,14 +15,4 @@ fn decode_quad(word: Quad) -> vec4<f32> {
   let special = (magnitude << vec4<u32>(21u)) | vec4<u32>(0x7f800000u);
   let bits = select(finite, special, magnitude >= vec4<u32>(0x7cu));
   return bitcast<vec4<f32>>(sign | bits);
-}
-
-@if(wide) fn decode_piece(piece: Piece) -> array<vec4<f32>, 4> {
-  return array<vec4<f32>, 4>(
-    decode_quad(piece.x), decode_quad(piece.y), decode_quad(piece.z), decode_quad(piece.w),
-  );
-}
-
-@else fn decode_piece(piece: Piece) -> array<vec4<f32>, 2> {
-  return array<vec4<f32>, 2>(decode_quad(piece.x), decode_quad(piece.y));
 }

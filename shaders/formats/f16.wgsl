@@ -1,9 +1,8 @@
-// float16: a quad (4 elements) is 2 words, a piece (16 bytes) is 2 quads. Needs no f16 feature.
+// float16: a quad (4 elements) is 2 words. Needs no f16 feature.
 
 import package::formats::rounding::half_bits;
 
 alias Quad = vec2<u32>;
-alias Piece = vec4<u32>;
 const UNIT = 1.0; // what decoded values must be multiplied with
 
 fn decode_quad(words: Quad) -> vec4<f32> {
@@ -15,8 +14,4 @@ fn encode_quad(values: vec4<f32>) -> Quad {
     half_bits(values.x) | (half_bits(values.y) << 16u),
     half_bits(values.z) | (half_bits(values.w) << 16u),
   );
-}
-
-fn decode_piece(piece: Piece) -> array<vec4<f32>, 2> {
-  return array<vec4<f32>, 2>(decode_quad(piece.xy), decode_quad(piece.zw));
 }

@@ -1,7 +1,6 @@
-// float32: a quad (4 elements) is 4 words, a piece (16 bytes) is one quad.
+// float32: a quad (4 elements) is 4 words.
 
 alias Quad = vec4<u32>;
-alias Piece = vec4<u32>;
 const UNIT = 1.0; // what decoded values must be multiplied with
 
 fn decode_quad(words: Quad) -> vec4<f32> {
@@ -10,8 +9,4 @@ fn decode_quad(words: Quad) -> vec4<f32> {
 
 fn encode_quad(values: vec4<f32>) -> Quad {
   return bitcast<vec4<u32>>(values);
-}
-
-fn decode_piece(piece: Piece) -> array<vec4<f32>, 1> {
-  return array<vec4<f32>, 1>(decode_quad(piece));
 }

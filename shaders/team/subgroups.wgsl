@@ -1,18 +1,88 @@
-// Sums over a team of lanes by shuffles. A team lies within a subgroup: TEAM is a power of two, at
-// most the smallest subgroup of the device.
+// What a team of lanes does together, by shuffles. A team lies within a subgroup: TEAM is a power of
+// two, at most the smallest subgroup of the device.
+//
+// A team has VALUES numbers in every lane, for ROWS rows of HEADS heads (value r·HEADS + h). Summing
+// them over the lanes, it halves them as it goes, so that lane l ends with the OWN sums from
+// (l / COPIES)·OWN on: COPIES lanes hold the same. That takes VALUES shuffles, not VALUES·log2 TEAM.
 
-import constants::{TEAM, VALUES};
+import constants::{COPIES, HALVINGS, HEADS, OWN, REFS, ROW_STRIDE, STAGES, TEAM, VALUES};
 
 // Tint demands the extension, naga does not know it. (WESL wants imports before directives.)
 @if(enable_subgroups) enable subgroups;
+// Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
+@if(enable_subgroups) diagnostic(off, subgroup_uniformity);
 
-// Every lane of a team gets, for each of VALUES numbers, the sum over the team's lanes.
-fn team_sum(partial: array<f32, VALUES>, local: u32) -> array<f32, VALUES> {
+fn team_reduce(partial: array<f32, VALUES>, local: u32) -> array<f32, OWN> {
   var sums = partial;
-  @unroll for (var distance = 1u; distance < TEAM; distance *= 2u) {
-    @unroll for (var i = 0u; i < VALUES; i++) {
-      sums[i] += subgroupShuffleXor(sums[i], distance);
+  @unroll for (var s = 0u; s < HALVINGS; s++) {
+    let is_upper = (local & (TEAM >> (s + 1u))) != 0u;
+    @unroll for (var i = 0u; i < VALUES >> (s + 1u); i++) {
+      let lower = sums[i];
+      let upper = sums[i + (VALUES >> (s + 1u))];
+      sums[i] = select(lower, upper, is_upper) +
+        subgroupShuffleXor(select(upper, lower, is_upper), TEAM >> (s + 1u));
     }
   }
-  return sums;
+  // An odd number of values cannot be halved.
+  @unroll for (var s = HALVINGS; s < STAGES; s++) {
+    @unroll for (var i = 0u; i < OWN; i++) {
+      sums[i] += subgroupShuffleXor(sums[i], TEAM >> (s + 1u));
+    }
+  }
+  var own: array<f32, OWN>;
+  @unroll for (var i = 0u; i < OWN; i++) {
+    own[i] = sums[i];
+  }
+  return own;
+}
+
+// The lane of this team that owns a value.
+fn owner(local: u32, value: u32) -> u32 {
+  return subgroup_lane(local) + (value / OWN) * COPIES;
+}
+
+// The first lane of this team in its subgroup: no subgroup that is used here has more than 128.
+fn subgroup_lane(local: u32) -> u32 {
+  return local & (127u - (TEAM - 1u));
+}
+
+// Every lane gets all values of the team.
+fn team_gather(own: array<f32, OWN>, local: u32) -> array<f32, VALUES> {
+  var values: array<f32, VALUES>;
+  @unroll for (var x = 0u; x < VALUES; x++) {
+    values[x] = subgroupShuffle(own[x % OWN], owner(local, x));
+  }
+  return values;
+}
+
+// Every lane gets, for all heads, what the owners of the first row have.
+fn team_gather_heads(refs: array<f32, REFS>, local: u32) -> array<f32, HEADS> {
+  var values: array<f32, HEADS>;
+  @unroll for (var h = 0u; h < HEADS; h++) {
+    values[h] = subgroupShuffle(refs[h % REFS], owner(local, h));
+  }
+  return values;
+}
+
+// The largest over the lanes that own other rows of the same heads.
+fn rows_max(value: f32) -> f32 {
+  var result = value;
+  @unroll for (var distance = ROW_STRIDE; distance < TEAM; distance *= 2u) {
+    result = max(result, subgroupShuffleXor(result, distance));
+  }
+  return result;
+}
+
+// The sum over the lanes that own other rows of the same heads.
+fn rows_sum(value: f32) -> f32 {
+  var result = value;
+  @unroll for (var distance = ROW_STRIDE; distance < TEAM; distance *= 2u) {
+    result += subgroupShuffleXor(result, distance);
+  }
+  return result;
+}
+
+// Whether it is so for a lane of the team (and perhaps of teams beside it).
+fn team_any(flag: bool) -> bool {
+  return subgroupAny(flag);
 }

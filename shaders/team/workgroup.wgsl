@@ -1,12 +1,13 @@
-// Sums over a team of lanes through workgroup memory: the portable way. Every lane of the workgroup
-// must call it, since it meets barriers.
+// What a team of lanes does together, through workgroup memory: the portable way. Every lane ends
+// with all values (OWN = VALUES), so that all but the sum itself needs no other lane.
 
-import constants::{TEAM, VALUES, WORKGROUP};
+import constants::{HEADS, OWN, REFS, TEAM, VALUES, WORKGROUP};
 
 var<workgroup> partials: array<f32, WORKGROUP * VALUES>;
 
-// Every lane of a team gets, for each of VALUES numbers, the sum over the team's lanes.
-fn team_sum(partial: array<f32, VALUES>, local: u32) -> array<f32, VALUES> {
+// Every lane of a team gets the sums over the team. All lanes of the workgroup must call it, since it
+// meets barriers.
+fn team_reduce(partial: array<f32, VALUES>, local: u32) -> array<f32, OWN> {
   let lane = local % TEAM;
   let team_first = local - lane;
   @unroll for (var i = 0u; i < VALUES; i++) {
@@ -16,16 +17,36 @@ fn team_sum(partial: array<f32, VALUES>, local: u32) -> array<f32, VALUES> {
   // The lanes share the sums among them; a sum replaces its first partial.
   for (var i = lane; i < VALUES; i += TEAM) {
     var sum = 0.0;
-    for (var other = 0u; other < TEAM; other++) {
+    @unroll for (var other = 0u; other < TEAM; other++) {
       sum += partials[i * WORKGROUP + team_first + other];
     }
     partials[i * WORKGROUP + team_first] = sum;
   }
   workgroupBarrier();
-  var sums: array<f32, VALUES>;
+  var sums: array<f32, OWN>;
   @unroll for (var i = 0u; i < VALUES; i++) {
     sums[i] = partials[i * WORKGROUP + team_first];
   }
   workgroupBarrier();
   return sums;
+}
+
+fn team_gather(own: array<f32, OWN>, local: u32) -> array<f32, VALUES> {
+  return own;
+}
+
+fn team_gather_heads(refs: array<f32, REFS>, local: u32) -> array<f32, HEADS> {
+  return refs;
+}
+
+fn rows_max(value: f32) -> f32 {
+  return value;
+}
+
+fn rows_sum(value: f32) -> f32 {
+  return value;
+}
+
+fn team_any(flag: bool) -> bool {
+  return flag;
 }

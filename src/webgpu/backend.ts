@@ -5,16 +5,25 @@
  */
 
 import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
-import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
+import type { AttentionOperands, Backend, MergeOperands } from "../backend.ts";
 import type { DeviceLostError } from "../errors.ts";
 import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
-import { allocateStorage, borrowStorage, type GpuStorage, readBack, upload } from "./buffers.ts";
+import {
+  allocateStorage,
+  borrowStorage,
+  copyStorage,
+  type GpuStorage,
+  readBack,
+  upload,
+} from "./buffers.ts";
 import { type Capabilities, probeCapabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
 import { runDecode } from "./decode.ts";
 import { LossGuard } from "./gpu_errors.ts";
 import { KernelCache } from "./kernels.ts";
+import { runMerge } from "./merge.ts";
 import { Profiler } from "./profiler.ts";
+import { RopeTables } from "./rope_tables.ts";
 
 /** What `openWebGpuBackend` is given beside the device. */
 export interface WebGpuOptions {
@@ -54,6 +63,7 @@ export async function openWebGpuBackend(
 export class WebGpuBackend implements Backend, GpuContext {
   readonly name = "webgpu";
   readonly kernels: KernelCache;
+  readonly ropeTables: RopeTables;
   readonly profiler: Profiler | null;
   readonly choices: KernelChoice[] = [];
 
@@ -64,6 +74,7 @@ export class WebGpuBackend implements Backend, GpuContext {
     readonly options: WebGpuOptions,
   ) {
     this.kernels = new KernelCache(device, guard, capabilities.enableSubgroups);
+    this.ropeTables = new RopeTables(device);
     this.profiler = options.onProfile && device.features.has("timestamp-query")
       ? new Profiler(device, guard, options.onProfile)
       : null;
@@ -132,16 +143,19 @@ export class WebGpuBackend implements Backend, GpuContext {
     await runDecode(this, problem, operands);
   }
 
-  merge(_problem: MergeProblem, _operands: MergeOperands): Promise<void> {
-    return Promise.reject(new Error("merge is not there yet"));
+  async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {
+    this.guard.check();
+    await runMerge(this, problem, operands);
   }
 
-  copy(_from: Storage, _to: Storage): Promise<void> {
-    return Promise.reject(new Error("copy is not there yet"));
+  async copy(from: GpuStorage, to: GpuStorage): Promise<void> {
+    this.guard.check();
+    await this.guard.race(copyStorage(this.device, from, to));
   }
 
   destroy(): void {
     this.guard.markDestroyed();
+    this.ropeTables.destroy();
     if (!this.options.isBorrowed) this.device.destroy();
   }
 }

@@ -33,6 +33,12 @@ export class GpuStorage implements Storage {
     return { buffer: this.buffer, offset: this.byteOffset, size: roundUp(this.byteLength) };
   }
 
+  /** A part of it for a bind group, or all of it. Its offset must be aligned as bindings must. */
+  window(part: { readonly offset: number; readonly size: number } | undefined): GPUBufferBinding {
+    if (!part) return this.binding;
+    return { buffer: this.buffer, offset: this.byteOffset + part.offset, size: roundUp(part.size) };
+  }
+
   release(): void {
     if (this.isOwned) this.buffer.destroy();
   }
@@ -45,16 +51,14 @@ function roundUp(byteLength: number): number {
 /** Allocates zeroed memory for a tensor. Throws `LimitError`; `ready` may reject later. */
 export function allocateStorage(device: GPUDevice, byteLength: number, label: string): GpuStorage {
   const size = roundUp(byteLength);
-  const { maxBufferSize, maxStorageBufferBindingSize } = device.limits;
-  const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-  if (size > limit) {
-    const name = limit === maxBufferSize ? "maxBufferSize" : "maxStorageBufferBindingSize";
+  const { maxBufferSize } = device.limits;
+  if (size > maxBufferSize) {
     throw new LimitError(label, {
       got: `${size} bytes`,
-      expected: `at most ${limit}, this device's ${name}`,
+      expected: `at most ${maxBufferSize}, this device's maxBufferSize`,
       hint:
         "Use a smaller batch, a shorter cache or a smaller dtype; a GPUDevice of your own must " +
-        "be requested with the adapter's limits, since WebGPU's defaults are 128 MiB a binding.",
+        "be requested with the adapter's limits, since WebGPU's default is 256 MiB a buffer.",
     });
   }
   const { result: buffer, done } = inErrorScopes(
@@ -90,14 +94,6 @@ export function borrowStorage(
   if (byteOffset + roundUp(byteLength) > buffer.size) {
     const got = `${buffer.size} bytes from which ${roundUp(byteLength)} at ${byteOffset} are taken`;
     throw refuse("buffer", got, "a buffer that holds them", "Sizes are rounded up to 16 bytes.");
-  }
-  const limit = device.limits.maxStorageBufferBindingSize;
-  if (roundUp(byteLength) > limit) {
-    throw new LimitError("buffer", {
-      got: `${byteLength} bytes`,
-      expected: `at most ${limit}, this device's maxStorageBufferBindingSize`,
-      hint: "Request the GPUDevice with the adapter's limits, or split the cache.",
-    });
   }
   return new GpuStorage(buffer, byteOffset, byteLength, Promise.resolve(), false);
 }
@@ -171,4 +167,19 @@ export function smallBuffer(
   const buffer = device.createBuffer({ label, size: roundUp(words.byteLength), usage });
   if (words.byteLength > 0) device.queue.writeBuffer(buffer, 0, words);
   return buffer;
+}
+
+/** Memory for one submission, which kernels write and read. */
+export function scratchBuffer(device: GPUDevice, label: string, byteLength: number): GPUBuffer {
+  return device.createBuffer({ label, size: roundUp(byteLength), usage: USAGE.STORAGE });
+}
+
+/** Copies a tensor's bytes to another tensor. */
+export function copyStorage(device: GPUDevice, from: GpuStorage, to: GpuStorage): Promise<void> {
+  return inErrorScopes(device, "copy", () => {
+    const size = Math.ceil(from.byteLength / 4) * 4;
+    const encoder = device.createCommandEncoder();
+    encoder.copyBufferToBuffer(from.buffer, from.byteOffset, to.buffer, to.byteOffset, size);
+    device.queue.submit([encoder.finish()]);
+  }).done;
 }

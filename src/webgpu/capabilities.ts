@@ -29,6 +29,8 @@ export interface DispatchLimits {
   readonly maxComputeInvocationsPerWorkgroup: number;
   readonly maxComputeWorkgroupStorageSize: number;
   readonly maxComputeWorkgroupsPerDimension: number;
+  readonly maxStorageBufferBindingSize: number;
+  readonly minStorageBufferOffsetAlignment: number;
 }
 
 /** Lanes of the workgroup that the subgroup probe runs. */
@@ -55,6 +57,8 @@ export async function probeCapabilities(
       maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
       maxComputeWorkgroupStorageSize: device.limits.maxComputeWorkgroupStorageSize,
       maxComputeWorkgroupsPerDimension: device.limits.maxComputeWorkgroupsPerDimension,
+      maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
+      minStorageBufferOffsetAlignment: device.limits.minStorageBufferOffsetAlignment,
     },
   };
 }

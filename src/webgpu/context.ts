@@ -9,6 +9,7 @@ import type { Capabilities } from "./capabilities.ts";
 import type { LossGuard } from "./gpu_errors.ts";
 import type { KernelCache } from "./kernels.ts";
 import type { Profiler } from "./profiler.ts";
+import type { RopeTables } from "./rope_tables.ts";
 
 /** An open GPU device with what is known of it. */
 export interface GpuContext {
@@ -16,6 +17,7 @@ export interface GpuContext {
   readonly guard: LossGuard;
   readonly capabilities: Capabilities;
   readonly kernels: KernelCache;
+  readonly ropeTables: RopeTables;
   /** Times dispatches; null where nobody asked or the device cannot. */
   readonly profiler: Profiler | null;
   /** Enters a kernel into the report, once. */

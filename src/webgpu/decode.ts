@@ -1,15 +1,25 @@
 /**
- * The decode family on WebGPU: one planned dispatch of shaders/decode.wgsl.
+ * The decode family on WebGPU: planned dispatches of shaders/decode.wgsl, and the merge that ends them
+ * where keys are split.
  *
  * @module
  */
 
-import type { AttentionProblem } from "../attention_problem.ts";
+import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import type { AttentionOperands } from "../backend.ts";
-import { type GpuStorage, smallBuffer } from "./buffers.ts";
+import { type GpuStorage, scratchBuffer, smallBuffer } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
-import { type DecodeParams, planDecode } from "./decode_plan.ts";
+import { type DecodePlan, planDecode } from "./decode_plan.ts";
+import { paramWords, tableWords } from "./decode_tables.ts";
 import { type Dispatch, submit } from "./dispatch.ts";
+import type { Kernel } from "./kernels.ts";
+import { mergeDispatch } from "./merge.ts";
+
+/** The compiled kernels of a plan. */
+export interface DecodeKernels {
+  readonly decode: Kernel;
+  readonly merge: Kernel | null;
+}
 
 /** Plans, compiles where needed, and submits a decode problem. */
 export async function runDecode(
@@ -18,56 +28,91 @@ export async function runDecode(
   operands: AttentionOperands,
 ): Promise<void> {
   const plan = planDecode(problem, context.capabilities);
-  const kernel = await context.kernels.get(plan.kernel);
-  context.noteChoice("decode", kernel.name, plan.reason);
-  if (plan.params.numWork === 0) return;
-  await submit(context, kernel, (temporary): Dispatch => ({
-    kernel,
-    resources: decodeResources(context.device, plan.params, problem, operands, temporary),
-    grid: plan.grid,
-  }));
+  const kernels = await compileDecode(context, plan);
+  context.noteChoice("decode", kernels.decode.name, plan.reason);
+  if (plan.dispatches.length === 0) return;
+  await submit(
+    context,
+    "decode",
+    (temporary) => decodeDispatches(context, plan, kernels, problem, operands, temporary),
+  );
 }
 
-/** What shaders/decode.wgsl is bound to; new buffers are entered in `temporary`. */
-export function decodeResources(
-  device: GPUDevice,
-  params: DecodeParams,
+/** Compiles a plan's kernels, or finds them in the cache. */
+export async function compileDecode(
+  { kernels }: GpuContext,
+  { kernel, split }: DecodePlan,
+): Promise<DecodeKernels> {
+  const decode = await kernels.get(kernel);
+  return { decode, merge: split && await kernels.get(split.merge.kernel) };
+}
+
+/** A plan's dispatches, bound to operands; new buffers are entered in `temporary`. */
+export function decodeDispatches(
+  { device, ropeTables }: GpuContext,
+  plan: DecodePlan,
+  kernels: DecodeKernels,
   problem: AttentionProblem,
   operands: AttentionOperands,
   temporary: GPUBuffer[],
-): GPUBufferBinding[] {
-  const small = (
-    ...args: [kind: "uniform" | "storage", label: string, words: Uint32Array<ArrayBuffer>]
-  ) => {
-    const buffer = smallBuffer(device, ...args);
+): Dispatch[] {
+  const own = (buffer: GPUBuffer): GPUBufferBinding => {
     temporary.push(buffer);
     return { buffer };
   };
-  const { q, k, v, out, lse } = operands;
-  return [
-    small("uniform", "params", paramWords(params, lse !== null)),
-    small("storage", "requests", problem.requests),
-    ...[q, k, v, out].map((storage) => (storage as GpuStorage).binding),
+  const { numQoHeads, headDim, rope, pageTable } = problem;
+  const [q, k, v, out] = [operands.q, operands.k, operands.v, operands.out]
+    .map((storage) => storage as GpuStorage);
+  const lse = operands.lse as GpuStorage | null;
+  const unused = own(smallBuffer(device, "storage", "unused", new Uint32Array(4)));
+  const turns = rope && ropeTables.get(headDim, rope, longest(problem));
+  const pages = pageTable ? own(smallBuffer(device, "storage", "page table", pageTable)) : unused;
+
+  const states = (plan.split?.states ?? 0) * numQoHeads;
+  const results = plan.split
+    ? [
+      own(scratchBuffer(device, "partial out", states * headDim * 4)),
+      own(scratchBuffer(device, "partial lse", states * 4)),
+    ]
     // The layout is the same with and without lse; without it, nothing is written there.
-    lse ? (lse as GpuStorage).binding : small("storage", "no lse", new Uint32Array(4)),
-  ];
+    : [out.binding, lse?.binding ?? own(scratchBuffer(device, "no lse", 16))];
+
+  const dispatches = plan.dispatches.map((dispatch): Dispatch => {
+    const params = paramWords(problem, plan, dispatch, {
+      writeLse: lse !== null,
+      ropeCoarse: turns?.coarse ?? 0,
+    });
+    return {
+      kernel: kernels.decode,
+      resources: [
+        own(smallBuffer(device, "uniform", "params", params)),
+        own(smallBuffer(device, "storage", "tables", tableWords(problem, dispatch.stretches))),
+        q.binding,
+        k.window(dispatch.windows?.k),
+        v.window(dispatch.windows?.v),
+        ...results,
+        pages,
+        turns ? { buffer: turns.buffer } : unused,
+      ],
+      grid: dispatch.grid,
+    };
+  });
+  if (!plan.split) return dispatches;
+  const sources = { vA: results[0], sA: results[1], vB: results[0], sB: results[1] };
+  const merge = mergeDispatch(device, plan.split.merge, kernels.merge!, {
+    ...sources,
+    out: out.binding,
+    lse: lse?.binding ?? null,
+    sinks: problem.sinks,
+  }, temporary);
+  return [...dispatches, merge];
 }
 
-/** The words of `Params` in shaders/params.wgsl. */
-function paramWords(params: DecodeParams, writeLse: boolean): Uint32Array<ArrayBuffer> {
-  const { q, out, k, v, logitScale, outScale } = params;
-  const words = Uint32Array.of(
-    params.numWork,
-    params.headBlocks,
-    params.numKvHeads,
-    params.numQoHeads,
-    params.group,
-    writeLse ? 1 : 0,
-    ...[q.token, q.head, out.token, out.head],
-    ...[k.page, k.token, k.head],
-    ...[v.page, v.token, v.head],
-    ...[0, 0],
-  );
-  new Float32Array(words.buffer).set([logitScale, outScale], words.length - 2);
-  return words;
+/** The keys of the longest request. */
+function longest({ requests }: AttentionProblem): number {
+  let keys = 0;
+  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
+    keys = Math.max(keys, requests[at + 2]);
+  }
+  return keys;
 }

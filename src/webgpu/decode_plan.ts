@@ -1,251 +1,306 @@
 /**
- * Planning of the decode kernel: from a problem and a device's capabilities to constants, roles and
- * grid. Pure; tested without a GPU.
+ * Planning of decode: from a problem and a device's capabilities to the kernel, its tables and its
+ * dispatches. Pure; tested without a GPU.
  *
  * @module
  */
 
-import type { AttentionProblem, CacheStrides, RowStrides } from "../attention_problem.ts";
-import { bytesPerElement, type DType, isFp8DType } from "../dtype.ts";
-import { LimitError, ShaderError } from "../errors.ts";
-import type { Capabilities, DispatchLimits } from "./capabilities.ts";
+import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import { bytesPerElement } from "../dtype.ts";
+import { LimitError } from "../errors.ts";
+import type { Capabilities } from "./capabilities.ts";
+import { type KeyRange, scheduleKeys } from "./decode_schedule.ts";
+import { type DecodeShape, decodeShape } from "./decode_shape.ts";
+import type { DecodeTuning } from "./decode_tuning.ts";
+import { type Region, regionsOf, type Span, type Window, windowOf } from "./decode_windows.ts";
+import { cacheFormat, inputModule, outputModule } from "./formats.ts";
+import { foldGrid } from "./grid.ts";
 import type { KernelRequest } from "./kernels.ts";
+import { type MergePlan, planMerge } from "./merge_plan.ts";
 
-/** A dispatch of shaders/decode.wgsl. */
+/** All that decode does for one problem. */
 export interface DecodePlan {
   readonly kernel: KernelRequest;
   /** Why this variant, for the report. */
   readonly reason: string;
-  /** What the kernel is told. */
-  readonly params: DecodeParams;
-  readonly grid: readonly [number, number];
+  readonly shape: DecodeShape;
+  readonly dispatches: readonly DecodeDispatch[];
+  /** Where requests are split: the states in between, and the merge that ends them. */
+  readonly split: {
+    /** Rows of partial results, each [numQoHeads, headDim] in float32, with its lse. */
+    readonly states: number;
+    readonly merge: MergePlan;
+  } | null;
 }
 
-/** The fields of `Params` in shaders/params.wgsl, in its order. */
-export interface DecodeParams {
+/** One dispatch of shaders/decode.wgsl. */
+export interface DecodeDispatch {
+  readonly stretches: readonly Stretch[];
+  readonly heads: Span;
   readonly numWork: number;
-  readonly headBlocks: number;
-  readonly numKvHeads: number;
-  readonly numQoHeads: number;
-  readonly group: number;
-  readonly q: RowStrides;
-  readonly out: RowStrides;
-  readonly k: CacheStrides;
-  readonly v: CacheStrides;
-  readonly logitScale: number;
-  readonly outScale: number;
+  readonly grid: readonly [number, number];
+  /** The parts of k and v that are bound; null is all. */
+  readonly windows: { readonly k: Window; readonly v: Window } | null;
 }
 
-/** What may be tuned for a GPU: the bench's sweep tries all combinations (bench/NOTES.md). */
-export interface DecodeTuning {
-  /** Query heads that one workgroup serves at most. */
-  readonly maxHeads: number;
-  /** Lanes that share a cache row at most. */
-  readonly maxTeam: number;
-  /** Lanes of a workgroup. */
-  readonly workgroup: number;
-  /** Rows that a team has in flight at most. */
-  readonly maxRows: number;
-  /**
-   * Heads times elements of a lane at most: so many queries and so many sums are held in registers,
-   * of which GPUs have about 255 a lane. More also compiles slowly on software adapters.
-   */
-  readonly maxLaneElements: number;
+/** A stretch of keys, with the row that its result goes to. */
+export interface Stretch extends KeyRange {
+  readonly outRow: number;
 }
 
-const TUNING: Readonly<Record<"subgroups" | "workgroup", DecodeTuning>> = {
-  subgroups: { maxHeads: 8, maxTeam: 16, workgroup: 128, maxRows: 4, maxLaneElements: 64 },
-  // Teams that meet in workgroup memory share it: fewer lanes.
-  workgroup: { maxHeads: 8, maxTeam: 16, workgroup: 64, maxRows: 4, maxLaneElements: 64 },
-};
-
-/** Workgroup memory in which the teams' outputs are merged, some quads a lane at a time. */
-const MERGE_BYTES = 8192;
-/** Elements of a quad: what shaders read of q and write of out at once. */
-const QUAD = 4;
-/** All kernels read rows in multiples of so many elements. */
-const HEAD_DIM_MULTIPLE = 8;
-
-const LOG2_E = Math.LOG2E;
-
-/**
- * Plans a decode problem. Throws `LimitError`, or `ShaderError` where no exact way exists.
- *
- * @param tuning Replaces constants of the rung; for the bench.
- */
+/** Plans a decode problem. Throws `LimitError`, or `ShaderError` where no exact way exists. */
 export function planDecode(
   problem: AttentionProblem,
   capabilities: Capabilities,
   tuning?: Partial<DecodeTuning>,
 ): DecodePlan {
-  const { headDim, numQoHeads, numKvHeads, kvDtype } = problem;
-  if (headDim % HEAD_DIM_MULTIPLE !== 0) {
-    throw new LimitError("q", {
-      got: `a head dim of ${headDim}`,
-      expected: `a multiple of ${HEAD_DIM_MULTIPLE} on WebGPU`,
-      hint: "Pad the heads with zeros and give smScale, or use the WASM backend.",
-    });
-  }
-  const rung = capabilities.subgroups ? "subgroups" : "workgroup";
-  const tuned: DecodeTuning = { ...TUNING[rung], ...tuning };
-  const { maxHeads, maxRows, maxLaneElements } = tuned;
-  const widest = Math.min(tuned.maxTeam, capabilities.subgroups?.min ?? tuned.maxTeam);
-  const group = numQoHeads / numKvHeads;
-  // Pieces of 8 bytes where rows are no multiple of 16, or where lanes would hold too much with 16.
-  const wide = splitRow(headDim, kvDtype, 16, widest);
-  const isWide = wide !== null &&
-    wide.laneElements * Math.min(group, maxHeads) <= maxLaneElements;
-  const narrow = isWide ? null : splitRow(headDim, kvDtype, 8, widest);
-  const { pieces, pieceElements, team, slots, laneElements } = narrow ?? wide!;
-  const workgroup = Math.min(
-    tuned.workgroup,
-    capabilities.limits.maxComputeInvocationsPerWorkgroup,
-  );
-  const pieceQuads = pieceElements / QUAD;
-  const laneQuads = laneElements / QUAD;
-
-  const mostHeads = clamp(maxLaneElements / laneElements, 1, maxHeads);
-  const headBlocks = Math.ceil(group / mostHeads);
-  const heads = Math.ceil(group / headBlocks);
-  const rows = clamp(maxRows * maxLaneElements / (laneElements * heads), 1, maxRows);
-
-  const constants = {
-    WORKGROUP: workgroup,
-    TEAM: team,
-    TEAMS: workgroup / team,
-    ROWS: rows,
-    HEADS: heads,
-    VALUES: rows * heads,
-    PIECES: pieces,
-    SLOTS: slots,
-    PIECE_QUADS: pieceQuads,
-    LANE_QUADS: laneQuads,
-    MERGE_QUADS: largestDivisor(laneQuads, MERGE_BYTES / (16 * workgroup)),
-  };
-  const roles = {
-    team: `team/${rung}`,
-    kv_format: formatModule(kvDtype, capabilities),
-    q_format: formatModule(problem.qDtype, capabilities),
-    out_format: formatModule(problem.outDtype, capabilities),
-  };
-  const numWork = problem.numRequests * numKvHeads * headBlocks;
-  const name = [
-    `decode.${rung}`,
-    `q-${problem.qDtype}`,
-    `kv-${roles.kv_format.replace("formats/", "")}`,
-    `d${headDim}.piece${pieceElements}.heads${heads}.team${team}.rows${rows}.wg${workgroup}`,
-  ].join(".");
+  const shape = decodeShape(problem, capabilities, tuning);
+  checkBindings(problem, capabilities);
+  const regions = planRegions(problem, capabilities);
+  const lists = assignRows(problem, shape, regions);
+  const counts = new Uint32Array(problem.numRequests);
+  for (const list of lists.values()) for (const { request } of list) counts[request]++;
+  const isSplit = counts.some((count) => count > 1);
+  const dispatches = regions.flatMap((region): DecodeDispatch[] => {
+    const stretches = lists.get(keysOf(region))!;
+    if (stretches.length === 0) return [];
+    const { heads } = region;
+    const numWork = stretches.length * (heads[1] - heads[0]) * shape.headBlocks;
+    const windows = regions.length === 1 ? null : {
+      k: windowOf(region, windowOptions(problem, capabilities, "k")),
+      v: windowOf(region, windowOptions(problem, capabilities, "v")),
+    };
+    const grid = foldGrid(numWork, capabilities.limits);
+    return [{ stretches, heads, numWork, grid, windows }];
+  });
   return {
-    kernel: {
-      name,
-      main: "decode",
-      roles,
-      constants,
-      conditions: { wide: narrow === null },
-      bindings: ["uniform", "read", "read", "read", "read", "write", "write"],
-    },
-    reason:
-      `${capabilities.subgroupsReason}; ${heads} of ${group} query heads of a KV head share ` +
-      `each cache row, which ${team} lanes hold`,
-    params: {
-      numWork,
-      headBlocks,
-      numKvHeads,
-      numQoHeads,
-      group,
-      q: rowStrides(problem.qStrides, QUAD),
-      out: rowStrides(problem.outStrides, QUAD),
-      k: cacheStrides(problem.kStrides, pieceElements),
-      v: cacheStrides(problem.vStrides, pieceElements),
-      logitScale: problem.logitScales[0] * LOG2_E,
-      outScale: problem.outScales[0],
-    },
-    grid: foldGrid(numWork, capabilities.limits),
+    kernel: kernelOf(problem, capabilities, shape, isSplit),
+    reason: reasonOf(problem, capabilities, shape),
+    shape,
+    dispatches,
+    split: isSplit ? planStates(problem, capabilities, counts) : null,
   };
 }
 
-/** Spreads `count` workgroups over x and y: a dimension takes 65,535 by WebGPU's default. */
-export function foldGrid(
-  count: number,
-  { maxComputeWorkgroupsPerDimension: limit }: DispatchLimits,
-): readonly [number, number] {
-  const y = Math.ceil(count / limit);
-  if (y > limit) {
-    throw new LimitError("q", {
-      got: `${count} workgroups (requests times heads)`,
-      expected: `at most ${limit * limit}`,
+/** Regions of the same keys share their stretches: they differ in heads, of which a state has all. */
+function keysOf({ pages, tokens }: Region): string {
+  return `${pages} ${tokens}`;
+}
+
+/** The stretches of each region's keys, with the rows of their results. */
+function assignRows(
+  problem: AttentionProblem,
+  shape: DecodeShape,
+  regions: readonly Region[],
+): Map<string, readonly Stretch[]> {
+  const { numRequests, requests } = problem;
+  const stretchesOf = planStretches(problem, shape);
+  const lists = new Map<string, readonly KeyRange[]>();
+  for (const region of regions) {
+    if (!lists.has(keysOf(region))) lists.set(keysOf(region), stretchesOf(region));
+  }
+  const counts = new Uint32Array(numRequests);
+  for (const list of lists.values()) for (const { request } of list) counts[request]++;
+  // Without splits, results go straight to their rows of out; else a request's states follow each
+  // other, in the order of requests.
+  const isSplit = counts.some((count) => count > 1);
+  const next = new Uint32Array(numRequests);
+  for (let request = 0, first = 0; request < numRequests; request++) {
+    next[request] = isSplit ? first : requests[request * REQUEST_WORDS];
+    first += counts[request];
+  }
+  const withRows = (list: readonly KeyRange[]) =>
+    list.map((range): Stretch => ({ ...range, outRow: next[range.request]++ }));
+  return new Map([...lists].map(([key, list]) => [key, withRows(list)]));
+}
+
+/** The keys that each request's query sees: all, or those of its window. */
+export function visibleKeys(
+  { requests, windowLeft }: Pick<AttentionProblem, "requests" | "windowLeft">,
+  request: number,
+): KeyRange {
+  const end = requests[request * REQUEST_WORDS + 2];
+  const first = windowLeft === null ? 0 : Math.max(0, end - 1 - windowLeft);
+  return { request, first, end };
+}
+
+/** Schedules all requests at once, and cuts the schedule by regions. */
+function planStretches(
+  problem: AttentionProblem,
+  shape: DecodeShape,
+): (region: Region) => readonly KeyRange[] {
+  const { numRequests, numKvHeads, requests } = problem;
+  const ranges = Array.from({ length: numRequests }, (_, i) => visibleKeys(problem, i));
+  const stretches = scheduleKeys(ranges, {
+    workgroupsPerStretch: numKvHeads * shape.headBlocks,
+    workgroups: shape.tuning.workgroups,
+    minKeys: shape.tuning.minKeys,
+    stepKeys: shape.stepKeys,
+  });
+  return ({ pages, tokens }) =>
+    stretches.flatMap((stretch): KeyRange[] => {
+      const page = requests[stretch.request * REQUEST_WORDS + 3];
+      if (problem.pageTable === null && (page < pages[0] || page >= pages[1])) return [];
+      const first = Math.max(stretch.first, tokens[0]);
+      const end = Math.min(stretch.end, tokens[1]);
+      if (first < end) return [{ ...stretch, first, end }];
+      // A request without keys still has a result, which the first region writes.
+      return stretch.first === stretch.end && tokens[0] === 0 ? [stretch] : [];
+    });
+}
+
+/** The whole cache, or the parts that fit a binding. */
+function planRegions(problem: AttentionProblem, capabilities: Capabilities): Region[] {
+  const { numRequests, numKvHeads, requests, pageTable } = problem;
+  let pages = 1;
+  let tokens = 1;
+  for (let request = 0; request < numRequests; request++) {
+    const at = request * REQUEST_WORDS;
+    pages = Math.max(pages, requests[at + 3] + 1);
+    tokens = Math.max(tokens, requests[at + 2]);
+  }
+  if (pageTable !== null) {
+    pages = pageTable.reduce((most, page) => Math.max(most, page + 1), 1);
+    tokens = Math.min(tokens, problem.pageSize);
+  }
+  const whole: Region = { pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] };
+  const regions = [whole].flatMap((region) =>
+    regionsOf(region, windowOptions(problem, capabilities, "k"))
+  ).flatMap((region) => regionsOf(region, windowOptions(problem, capabilities, "v")));
+  if (regions.length > 1 && pageTable !== null) {
+    throw new LimitError("kvCache", {
+      got: `a paged cache of ${
+        windowOf(whole, windowOptions(problem, capabilities, "k")).size
+      } bytes`,
+      expected: `at most ${capabilities.limits.maxStorageBufferBindingSize}, one binding`,
+      hint: "Split the pages over several caches.",
+    });
+  }
+  return pageTable === null ? regions : [{ ...whole, tokens: [0, 2 ** 32 - 1] }];
+}
+
+function windowOptions(
+  { kStrides, vStrides, headDim, kvDtype }: AttentionProblem,
+  { limits }: Capabilities,
+  name: "k" | "v",
+) {
+  return {
+    strides: name === "k" ? kStrides : vStrides,
+    headDim,
+    elementBytes: bytesPerElement(kvDtype),
+    bindingBytes: limits.maxStorageBufferBindingSize,
+    alignment: limits.minStorageBufferOffsetAlignment,
+  };
+}
+
+/** q and the results are bound whole. */
+function checkBindings(
+  { numRequests, numQoHeads, headDim, qDtype, outDtype }: AttentionProblem,
+  { limits }: Capabilities,
+): void {
+  for (const [name, dtype] of [["q", qDtype], ["out", outDtype]] as const) {
+    const bytes = numRequests * numQoHeads * headDim * bytesPerElement(dtype);
+    if (bytes <= limits.maxStorageBufferBindingSize) continue;
+    throw new LimitError(name, {
+      got: `${bytes} bytes`,
+      expected: `at most ${limits.maxStorageBufferBindingSize}, this device's ` +
+        "maxStorageBufferBindingSize",
+      hint: "Split the batch, or request the GPUDevice with the adapter's limits.",
+    });
+  }
+}
+
+/** The merge of the states of every request, of which each has so many. */
+function planStates(
+  problem: AttentionProblem,
+  capabilities: Capabilities,
+  counts: Uint32Array,
+): NonNullable<DecodePlan["split"]> {
+  const { numRequests, numQoHeads, headDim, outDtype, sinks, lseScale } = problem;
+  const rows = new Uint32Array(numRequests * 4);
+  let states = 0;
+  counts.forEach((count, request) => {
+    rows.set([states, count, 0, 0], request * 4);
+    states += count;
+  });
+  const limit = capabilities.limits.maxStorageBufferBindingSize;
+  const stateBytes = states * numQoHeads * headDim * 4;
+  if (stateBytes > limit) {
+    throw new LimitError("k", {
+      got: `${stateBytes} bytes of partial results`,
+      expected: `at most ${limit}, one binding of this device`,
       hint: "Split the batch.",
     });
   }
-  return [Math.ceil(count / Math.max(1, y)), y];
+  const merge = planMerge(
+    { numRows: numRequests, numHeads: numQoHeads, headDim, vDtype: "float32", outDtype, rows },
+    capabilities,
+    { hasSinks: sinks !== null, lseScale },
+  );
+  return { states, merge };
 }
 
-const FORMAT_MODULE: Readonly<Record<string, string>> = {
-  float32: "formats/f32",
-  float16: "formats/f16",
-  bfloat16: "formats/bf16",
-};
-
-function formatModule(dtype: DType, capabilities: Capabilities): string {
-  if (!isFp8DType(dtype)) return FORMAT_MODULE[dtype];
-  const { module, reason } = capabilities.fp8[dtype];
-  if (module !== null) return module;
-  throw new ShaderError(`decoding ${dtype}`, {
-    got: reason,
-    expected: "one way that is exact for all 256 codes",
-    hint: "Use a 16-bit cache on this device, and please report it with device.report.",
-  });
+function kernelOf(
+  problem: AttentionProblem,
+  capabilities: Capabilities,
+  shape: DecodeShape,
+  isSplit: boolean,
+): KernelRequest {
+  const { rung, constants: c, pieceWords } = shape;
+  const kv = cacheFormat(problem.kvDtype, capabilities);
+  const outDtype = isSplit ? "float32" : problem.outDtype;
+  const conditions = {
+    padded: shape.isPadded,
+    prefetch: shape.tuning.prefetch === 1,
+    paged: problem.pageTable !== null,
+    rope: problem.rope !== null,
+    alibi: problem.alibiSlopes !== null,
+    soft_cap: problem.logitsSoftCap !== null,
+    sinks: problem.sinks !== null && !isSplit,
+    nan_marks: kv.nanMarks,
+    ...oneOf("piece", pieceWords),
+    ...oneOf("quad", kv.quadWords),
+  };
+  const variants = (["paged", "rope", "alibi", "soft_cap", "sinks"] as const)
+    .filter((name) => conditions[name]);
+  const name = [
+    `decode.${rung}`,
+    `q-${problem.qDtype}`,
+    `kv-${kv.module.replace("formats/", "")}`,
+    `out-${outDtype}`,
+    `d${problem.headDim}.heads${c.HEADS}x${c.PARTS}.team${c.TEAM}.piece${shape.pieceElements}`,
+    `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.prefetch ? ".prefetch" : ""}`,
+    ...variants,
+    ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),
+  ].join(".");
+  return {
+    name,
+    main: "decode",
+    modules: ["address", "logits", "params", "pieces", "rope", "formats/rounding"],
+    roles: {
+      team: `team/${rung}`,
+      kv_format: kv.module,
+      q_format: inputModule(problem.qDtype),
+      out_format: outputModule(outDtype),
+    },
+    constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
+    conditions,
+    bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],
+  };
 }
 
-/** How a team of lanes holds a cache row. */
-interface RowSplit {
-  readonly pieceElements: number;
-  readonly pieces: number;
-  readonly team: number;
-  /** Pieces of a lane. */
-  readonly slots: number;
-  readonly laneElements: number;
+/** Conditions `name_1`, `name_2` and `name_4`, of which one holds. */
+function oneOf(name: string, value: number): Record<string, boolean> {
+  return Object.fromEntries([1, 2, 4].map((n) => [`${name}_${n}`, n === value]));
 }
 
-/** Splits a row into pieces of `pieceBytes` for a team of at most `widest` lanes, if it divides. */
-function splitRow(
-  headDim: number,
-  dtype: DType,
-  pieceBytes: 16 | 8,
-  widest: number,
-): RowSplit | null {
-  const pieceElements = pieceBytes / bytesPerElement(dtype);
-  const pieces = headDim / pieceElements;
-  if (!Number.isInteger(pieces)) return null;
-  // Only FP8 modules know pieces of 8 bytes.
-  if (pieceBytes === 8 && !isFp8DType(dtype)) return null;
-  const team = Math.min(powerOfTwoFrom(pieces), widest);
-  const slots = Math.ceil(pieces / team);
-  return { pieceElements, pieces, team, slots, laneElements: slots * pieceElements };
-}
-
-/** The whole part of `n`, held between `low` and `high`. */
-function clamp(n: number, low: number, high: number): number {
-  return Math.max(low, Math.min(high, Math.floor(n)));
-}
-
-/** The smallest power of two that is at least `n`. */
-function powerOfTwoFrom(n: number): number {
-  return 2 ** Math.ceil(Math.log2(n));
-}
-
-/** The largest divisor of `n` that is at most `bound`. */
-function largestDivisor(n: number, bound: number): number {
-  for (let divisor = Math.min(n, Math.floor(bound)); divisor > 1; divisor--) {
-    if (n % divisor === 0) return divisor;
-  }
-  return 1;
-}
-
-function rowStrides({ token, head }: RowStrides, unit: number): RowStrides {
-  return { token: token / unit, head: head / unit };
-}
-
-function cacheStrides({ page, token, head }: CacheStrides, unit: number): CacheStrides {
-  return { page: page / unit, token: token / unit, head: head / unit };
+function reasonOf(
+  { numQoHeads, numKvHeads }: AttentionProblem,
+  { subgroupsReason }: Capabilities,
+  { constants: c }: DecodeShape,
+): string {
+  return `${subgroupsReason}; ${c.HEADS * c.PARTS} places for the ${
+    numQoHeads / numKvHeads
+  } query ` +
+    `heads of a KV head share each cache row, which ${c.TEAM} lanes hold`;
 }

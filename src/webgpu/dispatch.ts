@@ -32,28 +32,46 @@ export function record(device: GPUDevice, pass: GPUComputePassEncoder, dispatch:
 }
 
 /**
- * Runs one dispatch. `prepare` makes it, inside the error scopes, and leaves in `temporary` the buffers
- * that live only for it.
+ * Runs dispatches one after the other. `prepare` makes them, inside the error scopes, and leaves in
+ * `temporary` the buffers that live only for them.
  */
 export async function submit(
   { device, guard, profiler }: GpuContext,
-  kernel: Kernel,
-  prepare: (temporary: GPUBuffer[]) => Dispatch,
+  subject: string,
+  prepare: (temporary: GPUBuffer[]) => readonly Dispatch[],
 ): Promise<void> {
   guard.check();
   const temporary: GPUBuffer[] = [];
-  const timing = profiler?.begin(kernel.name);
-  const { done } = inErrorScopes(device, kernel.name, () => {
-    const dispatch = prepare(temporary);
-    const encoder = device.createCommandEncoder({ label: kernel.name });
-    const pass = encoder.beginComputePass({ label: kernel.name, ...timing?.passDescriptor });
-    record(device, pass, dispatch);
-    pass.end();
-    timing?.resolve(encoder);
+  const report: (() => void)[] = [];
+  const { done } = inErrorScopes(device, subject, () => {
+    const dispatches = prepare(temporary);
+    const encoder = device.createCommandEncoder({ label: subject });
+    if (profiler) {
+      // A pass each, since a pass has one pair of timestamps.
+      for (const dispatch of dispatches) {
+        const timing = profiler.begin(dispatch.kernel.name);
+        recordPass(device, encoder, [dispatch], timing.passDescriptor);
+        timing.resolve(encoder);
+        report.push(timing.report);
+      }
+    } else {
+      recordPass(device, encoder, dispatches, {});
+    }
     device.queue.submit([encoder.finish()]);
   });
   // What is submitted keeps its memory until it has run.
   for (const buffer of temporary) buffer.destroy();
   await guard.race(done);
-  timing?.report();
+  for (const timing of report) timing();
+}
+
+function recordPass(
+  device: GPUDevice,
+  encoder: GPUCommandEncoder,
+  dispatches: readonly Dispatch[],
+  descriptor: GPUComputePassDescriptor,
+): void {
+  const pass = encoder.beginComputePass({ label: dispatches[0].kernel.name, ...descriptor });
+  for (const dispatch of dispatches) record(device, pass, dispatch);
+  pass.end();
 }

@@ -7,6 +7,7 @@
 
 import type { Fp8DType } from "../dtype.ts";
 import { decodeFp8 } from "../fp8.ts";
+import { needsNanMarks } from "./formats.ts";
 import type { LossGuard } from "./gpu_errors.ts";
 import { linkShader } from "./link.ts";
 import { runProbe } from "./probe.ts";
@@ -41,9 +42,10 @@ async function choose(device: GPUDevice, guard: LossGuard, dtype: Fp8DType): Pro
   for (const module of WAYS[dtype]) {
     const code = await linkShader({
       main: "fp8_probe",
+      modules: ["pieces"],
       roles: { kv_format: module },
-      constants: {},
-      conditions: { wide: true },
+      constants: { PIECE_QUADS: 1, PIECE_WORDS: 1 },
+      conditions: { piece_1: true, quad_1: true, nan_marks: needsNanMarks(module) },
     });
     const bits = await runProbe(device, guard, `fp8 probe of ${module}`, code, 256);
     const wrong = wrongCodes(bits, dtype);

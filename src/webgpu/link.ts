@@ -16,6 +16,8 @@ import { unroll } from "./unroll.ts";
 export interface LinkRequest {
   /** The file with the entry point, by its path below shaders/, such as `"decode"`. */
   readonly main: string;
+  /** Files that are imported by their own names. */
+  readonly modules: readonly string[];
   /** Role to file, such as `{ team: "team/subgroups" }`. */
   readonly roles: Readonly<Record<string, string>>;
   /** Whole numbers that the shader imports from `constants`. */
@@ -32,7 +34,7 @@ export async function linkShader(request: LinkRequest): Promise<string> {
     if (text === undefined) throw new ReferenceError(`no shader ${file}`);
     weslSrc[`${name}.wesl`] = unroll(text, request.constants);
   };
-  for (const file of SHARED) add(file, file);
+  for (const file of request.modules) add(file, file);
   for (const [role, file] of Object.entries(request.roles)) add(role, file);
   add("main", request.main);
   const constants: Record<string, string> = {};
@@ -47,6 +49,3 @@ export async function linkShader(request: LinkRequest): Promise<string> {
   });
   return linked.dest;
 }
-
-/** Modules that are imported by their own names. */
-const SHARED = ["address", "params", "formats/rounding"];

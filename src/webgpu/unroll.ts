@@ -9,6 +9,8 @@
  * @module
  */
 
+import { evaluate } from "./constant_expression.ts";
+
 /** Values of names in loop headers. */
 export type UnrollConstants = Readonly<Record<string, number>>;
 
@@ -91,19 +93,4 @@ function closingBrace(source: string, start: number): number {
     else if (source[i] === "}" && --depth === 0) return i;
   }
   throw new SyntaxError("@unroll: a loop's brace is never closed");
-}
-
-/** Evaluates sums and products of whole numbers and names, such as `ROWS * 2u + 1`. */
-function evaluate(expression: string, constants: UnrollConstants): number {
-  const terms = expression.split("+").map((term) =>
-    term.split("*").map((factor) => {
-      const name = factor.trim();
-      const value = /^\d+u?$/.test(name) ? parseInt(name) : constants[name];
-      if (value === undefined || !Number.isInteger(value)) {
-        throw new ReferenceError(`@unroll: ${JSON.stringify(name)} is not a known whole number`);
-      }
-      return value;
-    }).reduce((product, factor) => product * factor, 1)
-  );
-  return terms.reduce((sum, term) => sum + term, 0);
 }

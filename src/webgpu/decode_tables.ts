@@ -1,0 +1,79 @@
+/**
+ * What the decode kernel is told, as the words of shaders/params.wgsl. Pure.
+ *
+ * @module
+ */
+
+import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
+import { QUAD } from "./decode_shape.ts";
+
+const LOG2_E = Math.LOG2E;
+const NAN_BITS = 0x7fc00000;
+/** Words of an entry of `tables`; a stretch takes two entries. */
+const ENTRY_WORDS = 4;
+
+/** The words of `Params`. */
+export function paramWords(
+  problem: AttentionProblem,
+  { shape, split }: DecodePlan,
+  dispatch: DecodeDispatch,
+  options: { readonly writeLse: boolean; readonly ropeCoarse: number },
+): Uint32Array<ArrayBuffer> {
+  const { qStrides: q, outStrides: out, kStrides: k, vStrides: v, logitsSoftCap } = problem;
+  const { pieceElements } = shape;
+  // A window's offset is a multiple of any piece.
+  const elementBytes = shape.pieceWords * 4 / pieceElements;
+  const base = (name: "k" | "v") => (dispatch.windows?.[name].offset ?? 0) / elementBytes;
+  const pieces = (elements: number) => elements / pieceElements;
+  const words = Uint32Array.of(
+    dispatch.numWork,
+    shape.headBlocks,
+    dispatch.heads[1] - dispatch.heads[0],
+    dispatch.heads[0],
+    problem.numQoHeads,
+    problem.numQoHeads / problem.numKvHeads,
+    options.writeLse || split ? 1 : 0,
+    2 * dispatch.stretches.length,
+    ...[q.token, q.head, out.token, out.head].map((elements) => elements / QUAD),
+    ...[k.page, k.token, k.head, base("k")].map(pieces),
+    ...[v.page, v.token, v.head, base("v")].map(pieces),
+    0,
+    0,
+    options.ropeCoarse,
+    NAN_BITS,
+  );
+  // The lse of a state is in base 2, whatever the caller's is in.
+  new Float32Array(words.buffer).set(
+    [split ? 1 : problem.lseScale, (logitsSoftCap ?? 0) * LOG2_E],
+    words.length - 4,
+  );
+  return words;
+}
+
+/** The words of `tables`: two entries a stretch, then one a query head. */
+export function tableWords(
+  problem: AttentionProblem,
+  stretches: DecodeDispatch["stretches"],
+): Uint32Array<ArrayBuffer> {
+  const { numQoHeads, requests } = problem;
+  const heads = 2 * stretches.length * ENTRY_WORDS;
+  const words = new Uint32Array(heads + numQoHeads * ENTRY_WORDS);
+  stretches.forEach(({ request, first, end, outRow }, i) => {
+    const [qRow, , kvLen, firstPage] = requests.subarray(request * REQUEST_WORDS);
+    words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);
+  });
+  const floats = new Float32Array(words.buffer);
+  const { logitScales, outScales, alibiSlopes, sinks, logitsSoftCap } = problem;
+  // Logits are in base 2; under a cap they are the tangent's argument.
+  const unit = logitsSoftCap === null ? LOG2_E : 1 / logitsSoftCap;
+  for (let head = 0; head < numQoHeads; head++) {
+    floats.set([
+      logitScales[head] * unit,
+      outScales[head],
+      (alibiSlopes?.[head] ?? 0) * unit,
+      (sinks?.[head] ?? 0) * LOG2_E,
+    ], heads + head * ENTRY_WORDS);
+  }
+  return words;
+}

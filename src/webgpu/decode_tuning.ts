@@ -1,0 +1,81 @@
+/**
+ * The tuned constants of the decode kernel. They come from sweeps on an H200 (`deno task bench gpu
+ * --sweep`, bench/NOTES.md); another GPU may want others.
+ *
+ * @module
+ */
+
+/** What may be tuned, all whole numbers: the bench's sweep tries combinations. */
+export interface DecodeTuning {
+  /** Query heads that a team serves at most; more teams share its rows to serve the rest. */
+  readonly heads: number;
+  /** Elements of a cache row that a lane holds; a team has as many lanes as that takes. */
+  readonly laneElements: number;
+  /** Rows that a team has in flight, a power of two. */
+  readonly rows: number;
+  /** Lanes of a workgroup. */
+  readonly workgroup: number;
+  /** 1: the next rows are loaded while these are computed. */
+  readonly prefetch: number;
+  /** Workgroups that keep the device busy; keys are split among so many. */
+  readonly workgroups: number;
+  /** Keys of a stretch at least, where keys are split. */
+  readonly minKeys: number;
+}
+
+/** The names of {@linkcode DecodeTuning}, for the bench. */
+export const DECODE_TUNING_NAMES: readonly (keyof DecodeTuning)[] = [
+  "heads",
+  "laneElements",
+  "rows",
+  "workgroup",
+  "prefetch",
+  "workgroups",
+  "minKeys",
+];
+
+/** Query heads of one KV head that a workgroup serves at most. */
+export const MAX_BLOCK_HEADS = 8;
+/**
+ * Heads times elements of a lane at most: so many queries and so many sums are held in registers, of
+ * which GPUs have about 255 a lane. More also compiles slowly on software adapters.
+ */
+export const MAX_LANE_VALUES = 64;
+
+/** heads, laneElements, rows, workgroup, prefetch; by the query heads of a block, from 1. */
+type Row = readonly [number, number, number, number, number];
+const SUBGROUPS_16_BIT: readonly Row[] = [
+  [1, 8, 4, 128, 1],
+  [2, 8, 4, 128, 1],
+  [3, 8, 4, 128, 1],
+  [4, 16, 4, 64, 1],
+  [3, 16, 8, 64, 0],
+  [3, 16, 8, 64, 0],
+  [4, 16, 8, 64, 0],
+  [4, 16, 8, 64, 0],
+];
+const SUBGROUPS_8_BIT: readonly Row[] = [
+  [1, 16, 4, 128, 1],
+  [2, 32, 4, 64, 1],
+  [3, 16, 8, 64, 0],
+  [4, 16, 4, 64, 1],
+  [5, 8, 4, 64, 1],
+  [6, 8, 4, 64, 1],
+  [7, 8, 4, 64, 1],
+  [8, 8, 4, 64, 1],
+];
+/** Teams that meet in workgroup memory share it: fewer lanes, and no need to halve values. */
+const PORTABLE: Row = [8, 8, 4, 64, 0];
+
+/** The constants for a rung, the bytes of a cache element, and the heads of a block. */
+export function decodeTuning(
+  rung: "subgroups" | "workgroup",
+  elementBytes: number,
+  blockHeads: number,
+): DecodeTuning {
+  const table = elementBytes === 1 ? SUBGROUPS_8_BIT : SUBGROUPS_16_BIT;
+  const [heads, laneElements, rows, workgroup, prefetch] = rung === "workgroup"
+    ? PORTABLE
+    : table[blockHeads - 1];
+  return { heads, laneElements, rows, workgroup, prefetch, workgroups: 528, minKeys: 128 };
+}
