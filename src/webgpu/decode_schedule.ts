@@ -33,47 +33,61 @@ const MERGE_COST = 100;
 /** Stretches, times workgroups that take them, from which on a candidate is judged by its mean load. */
 const MOST_STEPS = 50_000;
 
+/** Rounds of the device that are tried: each workgroup takes so many stretches, about. */
+const MOST_ROUNDS = 6;
+
 /**
  * Cuts ranges into stretches, the longest first.
  *
- * Every candidate (the longest range in 1, 2, 3, ... parts, the others in parts no longer) is judged
- * by the time that it would take where each workgroup that gets free takes the longest stretch that is
- * left, as GPUs do. No split comes without the gain that pays for the merge.
+ * The candidates are no cut at all, and the smallest stretch with which the device is filled once,
+ * twice, ... (FlashInfer searches for the first). Each is judged by the time that it would take where
+ * each workgroup that gets free takes the longest stretch that is left, as GPUs do. No split comes
+ * without the gain that pays for the merge.
  */
 export function scheduleKeys(
   ranges: readonly KeyRange[],
   options: ScheduleOptions,
 ): readonly KeyRange[] {
+  const { minKeys, stepKeys } = options;
   const longest = ranges.reduce((most, { first, end }) => Math.max(most, end - first), 0);
-  let best = longest;
-  let bestCost = Infinity;
-  for (const parts of partCounts(Math.floor(longest / options.minKeys))) {
-    const most = stretchKeys(longest, Math.ceil(longest / parts), options.stepKeys);
-    const stretches = cutKeys(ranges, most, options.stepKeys);
-    const cost = makespan(stretches, options) + (parts > 1 ? MERGE_COST : 0);
-    if (cost < bestCost) [best, bestCost] = [most, cost];
+  let best = cutKeys(ranges, longest, stepKeys);
+  let bestCost = makespan(best, options);
+  for (let rounds = 1; rounds <= MOST_ROUNDS; rounds++) {
+    const most = Math.max(minKeys, fillingKeys(ranges, rounds * takersOf(options), longest));
+    if (most >= longest) continue;
+    const stretches = cutKeys(ranges, most, stepKeys);
+    const cost = makespan(stretches, options) + MERGE_COST;
+    if (cost < bestCost) [best, bestCost] = [stretches, cost];
+    if (most === minKeys) break;
   }
-  return cutKeys(ranges, best, options.stepKeys);
+  return best;
 }
 
-/** 1 to 8, 12, 16, 24, ... and the largest. */
-function* partCounts(most: number): Generator<number> {
-  for (let parts = 1; parts <= Math.min(8, most); parts++) yield parts;
-  for (let power = 8; power < most; power *= 2) {
-    if (power > 8) yield power;
-    if (power * 1.5 < most) yield power * 1.5;
+/** Stretches that are computed at once: all KV heads of a stretch take the same time. */
+function takersOf({ workgroups, workgroupsPerStretch }: ScheduleOptions): number {
+  return Math.max(1, Math.floor(workgroups / workgroupsPerStretch));
+}
+
+/** The smallest length of a stretch that makes at most `count` of the ranges, if there is one. */
+function fillingKeys(ranges: readonly KeyRange[], count: number, longest: number): number {
+  let low = 1;
+  let high = longest;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    let stretches = 0;
+    for (const { first, end } of ranges) {
+      stretches += Math.max(1, Math.ceil((end - first) / middle));
+    }
+    if (stretches <= count) high = middle;
+    else low = middle + 1;
   }
-  if (most > 8 || most < 1) yield Math.max(1, most);
+  return low;
 }
 
 /** When the last of the stretches, which come longest first, is done, in keys. */
-function makespan(
-  stretches: readonly KeyRange[],
-  { workgroups, workgroupsPerStretch }: ScheduleOptions,
-): number {
+function makespan(stretches: readonly KeyRange[], options: ScheduleOptions): number {
   const costs = stretches.map(({ first, end }) => end - first + WORKGROUP_COST);
-  // All KV heads of a stretch take the same time: they are one.
-  const takers = Math.max(1, Math.floor(workgroups / workgroupsPerStretch));
+  const takers = takersOf(options);
   if (stretches.length <= takers) return costs[0] ?? 0;
   if (stretches.length * takers > MOST_STEPS) {
     return costs.reduce((sum, cost) => sum + cost, 0) / takers + costs[0] / 2;
