@@ -8,14 +8,7 @@ import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
 import type { AttentionOperands, Backend, MergeOperands } from "../backend.ts";
 import type { DeviceLostError } from "../errors.ts";
 import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
-import {
-  allocateStorage,
-  borrowStorage,
-  copyStorage,
-  type GpuStorage,
-  readBack,
-  upload,
-} from "./buffers.ts";
+import { allocateStorage, borrowStorage, copyStorage, type GpuStorage, upload } from "./buffers.ts";
 import { type Capabilities, probeCapabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
 import { runDecode } from "./decode.ts";
@@ -23,6 +16,7 @@ import { LossGuard } from "./gpu_errors.ts";
 import { KernelCache } from "./kernels.ts";
 import { runMerge } from "./merge.ts";
 import { Profiler } from "./profiler.ts";
+import { Readback } from "./readback.ts";
 import { RopeTables } from "./rope_tables.ts";
 
 /** What `openWebGpuBackend` is given beside the device. */
@@ -64,6 +58,7 @@ export class WebGpuBackend implements Backend, GpuContext {
   readonly name = "webgpu";
   readonly kernels: KernelCache;
   readonly ropeTables: RopeTables;
+  readonly readback: Readback;
   readonly profiler: Profiler | null;
   readonly choices: KernelChoice[] = [];
 
@@ -75,6 +70,7 @@ export class WebGpuBackend implements Backend, GpuContext {
   ) {
     this.kernels = new KernelCache(device, guard, capabilities.enableSubgroups);
     this.ropeTables = new RopeTables(device);
+    this.readback = new Readback(device, guard);
     this.profiler = options.onProfile && device.features.has("timestamp-query")
       ? new Profiler(device, guard, options.onProfile)
       : null;
@@ -135,7 +131,7 @@ export class WebGpuBackend implements Backend, GpuContext {
   }
 
   read(storage: GpuStorage): Promise<Uint8Array<ArrayBuffer>> {
-    return readBack(this.device, this.guard, storage);
+    return this.readback.read(storage);
   }
 
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
@@ -156,6 +152,7 @@ export class WebGpuBackend implements Backend, GpuContext {
   destroy(): void {
     this.guard.markDestroyed();
     this.ropeTables.destroy();
+    this.readback.destroy();
     if (!this.options.isBorrowed) this.device.destroy();
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Memory on the GPU: allocation, borrowing, upload and readback.
+ * Memory on the GPU: allocation, borrowing and upload.
  *
  * @module
  */
@@ -7,8 +7,8 @@
 import type { Storage } from "../backend.ts";
 import { LimitError, OptionError } from "../errors.ts";
 import { show } from "../shape.ts";
-import { inErrorScopes, type LossGuard } from "./gpu_errors.ts";
-import { MAP_MODE_READ, USAGE } from "./flags.ts";
+import { inErrorScopes } from "./gpu_errors.ts";
+import { USAGE } from "./flags.ts";
 
 /** Bytes to which allocations are rounded: kernels read pieces of 16. */
 const GRANULE = 16;
@@ -117,42 +117,6 @@ export function upload(
     const tail = new Uint8Array(4);
     tail.set(bytes.subarray(whole));
     device.queue.writeBuffer(storage.buffer, target + whole, tail);
-  }
-}
-
-/** A copy of a tensor's bytes. */
-export async function readBack(
-  device: GPUDevice,
-  guard: LossGuard,
-  storage: GpuStorage,
-): Promise<Uint8Array<ArrayBuffer>> {
-  guard.check();
-  const size = Math.ceil(storage.byteLength / 4) * 4;
-  if (size === 0) return new Uint8Array(0);
-  if ((storage.buffer.usage & USAGE.COPY_SRC) === 0) {
-    throw new OptionError("tensor", {
-      got: `a borrowed buffer of usage 0x${storage.buffer.usage.toString(16)}`,
-      expected: "usage COPY_SRC",
-      hint: "Add GPUBufferUsage.COPY_SRC when creating it.",
-    });
-  }
-  const { result: staging, done } = inErrorScopes(device, "read", () => {
-    const buffer = device.createBuffer({
-      label: "readback",
-      size,
-      usage: USAGE.MAP_READ | USAGE.COPY_DST,
-    });
-    const encoder = device.createCommandEncoder();
-    encoder.copyBufferToBuffer(storage.buffer, storage.byteOffset, buffer, 0, size);
-    device.queue.submit([encoder.finish()]);
-    return buffer;
-  });
-  try {
-    await guard.race(done);
-    await guard.race(staging.mapAsync(MAP_MODE_READ));
-    return new Uint8Array(staging.getMappedRange().slice(0, storage.byteLength));
-  } finally {
-    staging.destroy();
   }
 }
 

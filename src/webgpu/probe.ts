@@ -4,9 +4,10 @@
  * @module
  */
 
-import { allocateStorage, readBack } from "./buffers.ts";
+import { allocateStorage } from "./buffers.ts";
 import { inErrorScopes, type LossGuard } from "./gpu_errors.ts";
 import { compileKernel } from "./kernels.ts";
+import { Readback } from "./readback.ts";
 
 /** Runs one workgroup of `code`, whose binding 0 is what it writes, and reads that back. */
 export async function runProbe(
@@ -30,7 +31,7 @@ export async function runProbe(
       device.queue.submit([encoder.finish()]);
     });
     await guard.race(done);
-    return new Uint32Array((await readBack(device, guard, storage)).buffer);
+    return new Uint32Array((await new Readback(device, guard, false).read(storage)).buffer);
   } finally {
     storage.release();
   }

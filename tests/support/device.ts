@@ -14,6 +14,8 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { type Device, openDevice } from "@kvasir/attention";
+import type { KvasirDevice } from "../../src/device.ts";
+import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 
 /** The rows of the table. */
 export type BackendName = "wasm" | "webgpu" | "webgpu, portable rung";
@@ -157,12 +159,19 @@ async function runOn(name: BackendName, test: DeviceTest): Promise<void> {
   shared.delete(name);
   try {
     await test(device, name);
+    await settle(device);
     await checkNoGpuErrors();
     assert.deepEqual(device.report.memory, { tensors: 0, bytes: 0 }, "tensors left alive");
     shared.set(name, device);
   } finally {
     if (!shared.has(name)) device.destroy();
   }
+}
+
+/** Waits for what a loop of reads leaves under way, which sanitizers would call a leak. */
+async function settle(device: Device): Promise<void> {
+  const { readback } = (device as KvasirDevice).engine as Partial<WebGpuBackend>;
+  await readback?.settled();
 }
 
 async function checkNoGpuErrors(): Promise<void> {
