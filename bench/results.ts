@@ -53,7 +53,10 @@ export interface Samples {
 export interface BenchShape {
   readonly batch: number;
   readonly qoLen: number;
+  /** Keys of a request; of the longest, where they differ. */
   readonly kvLen: number;
+  /** Keys of all requests together, where they differ. */
+  readonly kvTokens?: number;
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
@@ -61,7 +64,7 @@ export interface BenchShape {
 
 /** One measurement. */
 export interface BenchLine {
-  /** `"decode"`, `"codec"`, `"cpu decode"`, `"cpu prefill"`, ... */
+  /** `"decode"`, `"prefill"`, `"codec"`, `"cpu decode"`, `"cpu prefill"`, ... */
   readonly family: string;
   /** `"kvasir"`, `"onnxruntime-web"`, `"FlashInfer"`, ... */
   readonly library: string;

@@ -8,29 +8,25 @@ import type { GpuStorage } from "../../src/webgpu/buffers.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import { type BindingKind, compileKernel } from "../../src/webgpu/kernels.ts";
 import type { Dispatch } from "../../src/webgpu/dispatch.ts";
-import type { MeasuredLimits } from "../results.ts";
-import { GpuTimer, type TimingBudget } from "./timing.ts";
+import { type MeasuredLimits, samples } from "../results.ts";
+import type { GpuTimer, TimingBudget } from "./timing.ts";
 
 const WORKGROUP = 256;
 
 /** Measures the limits of `backend`'s device. */
 export async function measureLimits(
   backend: WebGpuBackend,
+  timer: GpuTimer,
   budget: TimingBudget,
 ): Promise<MeasuredLimits> {
-  const timer = new GpuTimer(backend.device);
-  try {
-    const f16 = backend.device.features.has("shader-f16");
-    return {
-      readGbPerSecond: await readBandwidth(backend, timer, budget),
-      f32Tflops: await fmaRate(backend, timer, budget, "f32"),
-      f16Tflops: f16 ? await fmaRate(backend, timer, budget, "f16") : null,
-      dispatchMicroseconds: await emptyDispatch(backend, timer, budget),
-      roundTripMicroseconds: await roundTrip(backend),
-    };
-  } finally {
-    timer.destroy();
-  }
+  const f16 = backend.device.features.has("shader-f16");
+  return {
+    readGbPerSecond: await readBandwidth(backend, timer, budget),
+    f32Tflops: await fmaRate(backend, timer, budget, "f32"),
+    f16Tflops: f16 ? await fmaRate(backend, timer, budget, "f16") : null,
+    dispatchMicroseconds: await emptyDispatch(backend, timer, budget),
+    roundTripMicroseconds: await roundTrip(backend),
+  };
 }
 
 /** Compiles `code` and binds it to `storages`; the grid is one-dimensional. */
@@ -77,7 +73,7 @@ async function readBandwidth(
   try {
     const storages = [["read", data], ["write", out]] as const;
     const dispatch = await dispatchOf(backend, "read bandwidth", code, storages, workgroups);
-    const { median } = await timer.time([dispatch], budget);
+    const { median } = samples(await timer.time([[dispatch]], budget));
     return size / median / 1000;
   } finally {
     data.release();
@@ -118,7 +114,7 @@ async function fmaRate(
   const out = backend.allocate(16, "fma");
   try {
     const dispatch = await dispatchOf(backend, `fma ${scalar}`, code, [["write", out]], workgroups);
-    const { median } = await timer.time([dispatch], budget);
+    const { median } = samples(await timer.time([[dispatch]], budget));
     return 2 * 4 * chains * unrolled * rounds * WORKGROUP * workgroups / median / 1e6;
   } finally {
     out.release();
@@ -136,7 +132,7 @@ async function emptyDispatch(
   const out = backend.allocate(16, "nothing");
   try {
     const dispatch = await dispatchOf(backend, "nothing", NOTHING, [["write", out]], 1);
-    return (await timer.time([dispatch], budget)).median;
+    return samples(await timer.time([[dispatch]], budget)).median;
   } finally {
     out.release();
   }

@@ -8,43 +8,16 @@
  * @module
  */
 
-import { readFileSync } from "node:fs";
-import process from "node:process";
-import { decodeBytes, decodeFlops } from "../gpu/decode.ts";
+import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
+import { firstLine } from "../bench_error.ts";
+import { decodeBytes, decodeFlops } from "../gpu/decode_cases.ts";
 import { type BenchLine, type BenchShape, samples } from "../results.ts";
 import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
-import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
+import { loadOnnxRuntime, type OnnxRuntime } from "./ort_load.ts";
 
 /** Timestamps of one run: two a pass. */
 const QUERIES = 256;
 const RUNS = 5;
-
-// deno-lint-ignore no-explicit-any
-type OnnxRuntime = any;
-
-/** The runtime: from ORT_DIR where there is no network, else from npm; null, after a line, if neither. */
-async function loadOnnxRuntime(): Promise<OnnxRuntime | null> {
-  const folder = process.env.ORT_DIR;
-  const source = folder
-    ? `file://${folder}/ort.webgpu.bundle.min.mjs`
-    : "npm:onnxruntime-web@1.30.0/webgpu";
-  try {
-    const ort = await import(source);
-    ort.env.logLevel = "error";
-    ort.env.wasm.numThreads = 1;
-    if (folder) {
-      const bytes = readFileSync(`${folder}/ort.wasm`);
-      ort.env.wasm.wasmBinary = bytes.buffer.slice(
-        bytes.byteOffset,
-        bytes.byteOffset + bytes.byteLength,
-      );
-    }
-    return ort;
-  } catch (error) {
-    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
-    return null;
-  }
-}
 
 /** Puts timestamps into the passes that others begin on a device. */
 class PassTimer {
@@ -128,7 +101,7 @@ async function openPeerDevice(): Promise<GPUDevice | null> {
       },
     });
   } catch (error) {
-    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
+    console.log(`  onnxruntime-web is left out: ${firstLine(error)}`);
     return null;
   }
 }
@@ -146,7 +119,7 @@ export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<Be
         lines.push(await benchShape(ort, device, timer, shape));
       } catch (error) {
         const what = `${shape.batch} x ${shape.kvLen}, ${shape.numQoHeads}/${shape.numKvHeads}`;
-        const why = (error as Error).message.split("\n")[0].slice(0, 120);
+        const why = firstLine(error).slice(0, 120);
         console.log(`  onnxruntime-web ${what}: left out, ${why}`);
       }
     }
@@ -214,7 +187,7 @@ async function benchShape(
       await run();
       times.push(await timer.take());
     }
-    const wanted = { shape, kvDtype: "float16" as const };
+    const wanted = { shape, dtype: "float16" as const };
     return {
       family: "decode",
       library: "onnxruntime-web",
