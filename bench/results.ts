@@ -94,8 +94,9 @@ export interface BenchLine {
 /** The median and spread of times. */
 export function samples(times: readonly number[]): Samples {
   const sorted = times.slice().sort((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
   return {
-    median: sorted[sorted.length >> 1],
+    median: (sorted[Math.floor(middle)] + sorted[Math.ceil(middle)]) / 2,
     min: sorted[0],
     max: sorted[sorted.length - 1],
     raw: times,

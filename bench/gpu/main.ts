@@ -72,6 +72,15 @@ export interface GpuBenchOptions {
 export async function benchGpu(options: GpuBenchOptions): Promise<GpuBench | null> {
   const backend = await openGpu();
   if (!backend) return null;
+  try {
+    return await benchOn(backend, options);
+  } catch (error) {
+    backend.destroy();
+    throw error;
+  }
+}
+
+async function benchOn(backend: WebGpuBackend, options: GpuBenchOptions): Promise<GpuBench> {
   const { adapter, description } = backend.report();
   console.log(`GPU: ${description}`);
   const isSmall = adapter?.isFallback ?? false;
