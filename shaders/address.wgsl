@@ -13,7 +13,9 @@ struct Slot {
   token: u32,
 }
 
-@if(paged) fn slot_of(work: Work, position: u32) -> Slot {
+// Past the end, the last key's page: the table holds no more.
+@if(paged) fn slot_of(work: Work, wanted: u32) -> Slot {
+  let position = min(wanted, max(work.end_key, 1u) - 1u);
   return Slot(page_table[work.first_page + position / PAGE_SIZE], position % PAGE_SIZE);
 }
 

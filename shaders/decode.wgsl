@@ -6,8 +6,8 @@
 // Bindings: 0 params; 1 tables (stretches, heads); 2 q; 3 k; 4 v; 5 out; 6 lse; 7 page table; 8 turns.
 //
 // A workgroup is TEAMS · PARTS teams of TEAM lanes; a team serves HEADS heads, PARTS teams that share
-// their rows serve a block. A lane owns every TEAM-th piece of a row, and a team has ROWS rows in
-// flight. With s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by
+// their rows serve a block. A lane owns every TEAM-th piece of a row. A team has ROWS rows in flight:
+// the next are loaded as soon as these are used, or, where registers allow, before (`early`). With s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by
 // more than GROWTH:
 //   d = sum 2^(s_j - m),   o = sum 2^(s_j - m)·v_j,   out = o / d,   lse = m + log2 d
 // Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), but m grows only when it must
@@ -70,15 +70,12 @@ fn piece_index(slot: u32, lane: u32) -> u32 {
   return select(0u, piece_at(slot, lane), has_piece(slot, lane));
 }
 
-// Past the end, the last row stands in; its weight is 0.
-fn row_slot(work: Work, position: u32) -> Slot {
-  return slot_of(work, min(position, max(work.end_key, 1u) - 1u));
-}
-
+// The pieces of a team's rows, from position `first` on. Rows past the end may be read, as WebGPU
+// allows (what lies there, or anything within the binding), and are silenced by their users.
 fn load_keys(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
   var pieces: array<Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
-    let row = k_row(row_slot(work, first + r * TEAMS), kv_head);
+    let row = k_row(slot_of(work, first + r * TEAMS), kv_head);
     @unroll for (var s = 0u; s < SLOTS; s++) {
       pieces[r * SLOTS + s] = k[row + piece_index(s, lane)];
     }
@@ -89,12 +86,25 @@ fn load_keys(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, RO
 fn load_values(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
   var pieces: array<Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
-    let row = v_row(row_slot(work, first + r * TEAMS), kv_head);
+    let row = v_row(slot_of(work, first + r * TEAMS), kv_head);
     @unroll for (var s = 0u; s < SLOTS; s++) {
       pieces[r * SLOTS + s] = v[row + piece_index(s, lane)];
     }
   }
   return pieces;
+}
+
+// Pieces with those of absent rows cleared: a weight of 0 does not silence an infinity or a NaN.
+fn present(
+  pieces: array<Piece, ROWS * SLOTS>, first: u32, end: u32,
+) -> array<Piece, ROWS * SLOTS> {
+  var kept: array<Piece, ROWS * SLOTS>;
+  @unroll for (var r = 0u; r < ROWS; r++) {
+    @unroll for (var s = 0u; s < SLOTS; s++) {
+      kept[r * SLOTS + s] = select(Piece(), pieces[r * SLOTS + s], first + r * TEAMS < end);
+    }
+  }
+  return kept;
 }
 
 // A lane without a piece in a slot has a query of 0 there, which does not silence an infinity.
@@ -173,32 +183,27 @@ fn main(
 
   // Every team takes the same number of steps, so that teams may meet at barriers.
   let steps = (work.end_key - work.first_key + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
-  @if(prefetch) var next_keys = load_keys(work, kv_head, work.first_key + team, lane);
-  @if(prefetch) var next_values = load_values(work, kv_head, work.first_key + team, lane);
+  let first_row = work.first_key + team;
+  @if(early) var next_keys = load_keys(work, kv_head, first_row, lane);
+  @if(early) var next_values = load_values(work, kv_head, first_row, lane);
+  @if(!early) var k_pieces = load_keys(work, kv_head, first_row, lane);
+  @if(!early) var v_pieces = load_values(work, kv_head, first_row, lane);
   for (var step = 0u; step < steps; step++) {
-    let step_end = work.first_key + (step + 1u) * (TEAMS * ROWS);
-    let first = step_end - TEAMS * ROWS + team; // the position of row 0
-    let is_whole = step_end <= work.end_key;
-    @if(prefetch) let k_pieces = next_keys;
-    @if(prefetch) var v_pieces = next_values;
-    @if(prefetch) next_keys = load_keys(work, kv_head, step_end + team, lane);
-    @if(prefetch) next_values = load_values(work, kv_head, step_end + team, lane);
-    @if(!prefetch) let k_pieces = load_keys(work, kv_head, first, lane);
-    @if(!prefetch) var v_pieces = load_values(work, kv_head, first, lane);
+    let first = first_row + step * (TEAMS * ROWS); // the position of row 0
+    let is_whole = work.first_key + (step + 1u) * (TEAMS * ROWS) <= work.end_key;
+    // The last step loads its own rows again, which is cheap.
+    let next = first_row + min(step + 1u, steps - 1u) * (TEAMS * ROWS);
+    @if(early) var k_pieces = next_keys;
+    @if(early) var v_pieces = next_values;
+    @if(early) next_keys = load_keys(work, kv_head, next, lane);
+    @if(early) next_values = load_values(work, kv_head, next, lane);
     if (!is_whole) {
-      // A weight of 0 does not silence an infinity.
-      @unroll for (var r = 0u; r < ROWS; r++) {
-        @unroll for (var s = 0u; s < SLOTS; s++) {
-          v_pieces[r * SLOTS + s] =
-            select(Piece(), v_pieces[r * SLOTS + s], first + r * TEAMS < work.end_key);
-        }
-      }
+      k_pieces = present(k_pieces, first, work.end_key);
     }
     @if(nan_marks) {
       @unroll for (var r = 0u; r < ROWS; r++) {
         @unroll for (var s = 0u; s < SLOTS; s++) {
           k_marks |= nan_marks(k_pieces[r * SLOTS + s]);
-          v_marks[s] |= nan_marks(v_pieces[r * SLOTS + s]);
         }
       }
     }
@@ -241,6 +246,7 @@ fn main(
         }
       }
     }
+    @if(!early) k_pieces = load_keys(work, kv_head, next, lane);
     var own = team_reduce(partial, local);
 
     @if(alibi || soft_cap) {
@@ -286,6 +292,16 @@ fn main(
     }
     let weights = team_gather(own, local);
 
+    if (!is_whole) {
+      v_pieces = present(v_pieces, first, work.end_key);
+    }
+    @if(nan_marks) {
+      @unroll for (var r = 0u; r < ROWS; r++) {
+        @unroll for (var s = 0u; s < SLOTS; s++) {
+          v_marks[s] |= nan_marks(v_pieces[r * SLOTS + s]);
+        }
+      }
+    }
     @unroll for (var r = 0u; r < ROWS; r++) {
       @unroll for (var s = 0u; s < SLOTS; s++) {
         let value = decode_piece(v_pieces[r * SLOTS + s]);
@@ -299,6 +315,7 @@ fn main(
         }
       }
     }
+    @if(!early) v_pieces = load_values(work, kv_head, next, lane);
   }
 
   // Merge the teams.

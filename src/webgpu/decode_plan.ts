@@ -251,7 +251,7 @@ function kernelOf(
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const conditions = {
     padded: shape.isPadded,
-    prefetch: shape.tuning.prefetch === 1,
+    early: shape.tuning.early === 1,
     paged: problem.pageTable !== null,
     rope: problem.rope !== null,
     alibi: problem.alibiSlopes !== null,
@@ -269,7 +269,7 @@ function kernelOf(
     `kv-${kv.module.replace("formats/", "")}`,
     `out-${outDtype}`,
     `d${problem.headDim}.heads${c.HEADS}x${c.PARTS}.team${c.TEAM}.piece${shape.pieceElements}`,
-    `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.prefetch ? ".prefetch" : ""}`,
+    `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.early ? ".early" : ""}`,
     ...variants,
     ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),
   ].join(".");

@@ -26,41 +26,79 @@ export interface ScheduleOptions {
 
 /**
  * What a workgroup costs beside its keys, and a merge of split requests, both in keys of a full
- * device: 4 and 6 microseconds on an H200, where a key takes 0.06.
+ * device: 8 and 6 microseconds on an H200, where a key takes 0.06.
  */
-const WORKGROUP_COST = 64;
+const WORKGROUP_COST = 128;
 const MERGE_COST = 100;
+/** Stretches, times workgroups that take them, from which on a candidate is judged by its mean load. */
+const MOST_STEPS = 50_000;
+
+/** Rounds of the device that are tried: each workgroup takes so many stretches, about. */
+const MOST_ROUNDS = 6;
 
 /**
  * Cuts ranges into stretches, the longest first.
  *
- * Every candidate (the longest range in 1, 2, 3, 4, 6, 8, ... parts, the others in parts no longer) is
- * judged by the time that it would take: the largest stretch while all workgroups run at once, else
- * the mean load and half the largest. No split comes without the gain that pays for the merge.
+ * The candidates are no cut at all, and the smallest stretch with which the device is filled once,
+ * twice, ... (FlashInfer searches for the first). Each is judged by the time that it would take where
+ * each workgroup that gets free takes the longest stretch that is left, as GPUs do. No split comes
+ * without the gain that pays for the merge.
  */
 export function scheduleKeys(
   ranges: readonly KeyRange[],
   options: ScheduleOptions,
 ): readonly KeyRange[] {
+  const { minKeys, stepKeys } = options;
   const longest = ranges.reduce((most, { first, end }) => Math.max(most, end - first), 0);
-  let best = longest;
-  let bestCost = Infinity;
-  for (const parts of partCounts(Math.floor(longest / options.minKeys))) {
-    const most = stretchKeys(longest, Math.ceil(longest / parts), options.stepKeys);
-    const cost = costOf(ranges, most, options) + (parts > 1 ? MERGE_COST : 0);
-    if (cost < bestCost) [best, bestCost] = [most, cost];
+  let best = cutKeys(ranges, longest, stepKeys);
+  let bestCost = makespan(best, options);
+  for (let rounds = 1; rounds <= MOST_ROUNDS; rounds++) {
+    const most = Math.max(minKeys, fillingKeys(ranges, rounds * takersOf(options), longest));
+    if (most >= longest) continue;
+    const stretches = cutKeys(ranges, most, stepKeys);
+    const cost = makespan(stretches, options) + MERGE_COST;
+    if (cost < bestCost) [best, bestCost] = [stretches, cost];
+    if (most === minKeys) break;
   }
-  return cutKeys(ranges, best, options.stepKeys);
+  return best;
 }
 
-/** 1, 2, 3, 4, 6, 8, 12, ... and the largest. */
-function* partCounts(most: number): Generator<number> {
-  yield 1;
-  for (let power = 2; power < most; power *= 2) {
-    yield power;
-    if (power * 1.5 < most) yield power * 1.5;
+/** Stretches that are computed at once: all KV heads of a stretch take the same time. */
+function takersOf({ workgroups, workgroupsPerStretch }: ScheduleOptions): number {
+  return Math.max(1, Math.floor(workgroups / workgroupsPerStretch));
+}
+
+/** The smallest length of a stretch that makes at most `count` of the ranges, if there is one. */
+function fillingKeys(ranges: readonly KeyRange[], count: number, longest: number): number {
+  let low = 1;
+  let high = longest;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    let stretches = 0;
+    for (const { first, end } of ranges) {
+      stretches += Math.max(1, Math.ceil((end - first) / middle));
+    }
+    if (stretches <= count) high = middle;
+    else low = middle + 1;
   }
-  if (most > 1) yield most;
+  return low;
+}
+
+/** When the last of the stretches, which come longest first, is done, in keys. */
+function makespan(stretches: readonly KeyRange[], options: ScheduleOptions): number {
+  const costs = stretches.map(({ first, end }) => end - first + WORKGROUP_COST);
+  const takers = takersOf(options);
+  if (stretches.length <= takers) return costs[0] ?? 0;
+  if (stretches.length * takers > MOST_STEPS) {
+    return costs.reduce((sum, cost) => sum + cost, 0) / takers + costs[0] / 2;
+  }
+  const busyUntil = new Float64Array(takers);
+  for (const cost of costs) {
+    let free = 0;
+    for (let i = 1; i < takers; i++) if (busyUntil[i] < busyUntil[free]) free = i;
+    busyUntil[free] += cost;
+  }
+  return Math.max(...busyUntil);
 }
 
 /** The keys of each of the equal stretches that a range is cut into, none longer than `most`. */
@@ -68,22 +106,6 @@ function stretchKeys(keys: number, most: number, stepKeys: number): number {
   if (keys <= most) return keys;
   const even = keys / Math.ceil(keys / most);
   return Math.ceil(even / stepKeys) * stepKeys;
-}
-
-function costOf(ranges: readonly KeyRange[], most: number, options: ScheduleOptions): number {
-  let stretches = 0;
-  let keys = 0;
-  let largest = 0;
-  for (const { first, end } of ranges) {
-    const length = stretchKeys(end - first, most, options.stepKeys);
-    stretches += Math.max(1, Math.ceil((end - first) / Math.max(1, length)));
-    keys += end - first;
-    largest = Math.max(largest, length);
-  }
-  const count = stretches * options.workgroupsPerStretch;
-  if (count <= options.workgroups) return largest + WORKGROUP_COST;
-  const load = (keys * options.workgroupsPerStretch + WORKGROUP_COST * count) / options.workgroups;
-  return load + largest / 2;
 }
 
 /** Cuts ranges into equal stretches of whole steps, none longer than `most`; the longest first. */

@@ -15,8 +15,8 @@ export interface DecodeTuning {
   readonly rows: number;
   /** Lanes of a workgroup. */
   readonly workgroup: number;
-  /** 1: the next rows are loaded while these are computed. */
-  readonly prefetch: number;
+  /** 1: the next rows are loaded before these are used; 0: as soon as they are, in their registers. */
+  readonly early: number;
   /** Workgroups that keep the device busy; keys are split among so many. */
   readonly workgroups: number;
   /** Keys of a stretch at least, where keys are split. */
@@ -29,7 +29,7 @@ export const DECODE_TUNING_NAMES: readonly (keyof DecodeTuning)[] = [
   "laneElements",
   "rows",
   "workgroup",
-  "prefetch",
+  "early",
   "workgroups",
   "minKeys",
 ];
@@ -42,30 +42,33 @@ export const MAX_BLOCK_HEADS = 8;
  */
 export const MAX_LANE_VALUES = 64;
 
-/** heads, laneElements, rows, workgroup, prefetch; by the query heads of a block, from 1. */
+/** heads, laneElements, rows, workgroup, early; by the query heads of a block, from 1. */
 type Row = readonly [number, number, number, number, number];
 const SUBGROUPS_16_BIT: readonly Row[] = [
   [1, 8, 4, 128, 1],
   [2, 8, 4, 128, 1],
-  [3, 8, 4, 128, 1],
-  [4, 16, 4, 64, 1],
-  [3, 16, 8, 64, 0],
-  [3, 16, 8, 64, 0],
-  [4, 16, 8, 64, 0],
-  [4, 16, 8, 64, 0],
-];
-const SUBGROUPS_8_BIT: readonly Row[] = [
-  [1, 16, 4, 128, 1],
-  [2, 32, 4, 64, 1],
-  [3, 16, 8, 64, 0],
+  [3, 16, 4, 64, 1],
   [4, 16, 4, 64, 1],
   [5, 8, 4, 64, 1],
-  [6, 8, 4, 64, 1],
+  [6, 8, 4, 64, 0],
   [7, 8, 4, 64, 1],
   [8, 8, 4, 64, 1],
 ];
-/** Teams that meet in workgroup memory share it: fewer lanes, and no need to halve values. */
-const PORTABLE: Row = [8, 8, 4, 64, 0];
+const SUBGROUPS_8_BIT: readonly Row[] = [
+  [1, 16, 4, 128, 0],
+  [2, 32, 4, 64, 1],
+  [3, 16, 8, 64, 0],
+  [4, 16, 4, 64, 1],
+  [5, 8, 4, 64, 0],
+  [6, 8, 4, 64, 0],
+  [7, 8, 4, 64, 0],
+  [4, 16, 4, 64, 1],
+];
+/** Teams that meet in workgroup memory share it: fewer lanes, and no halving of values. */
+const PORTABLE: readonly Row[] = [
+  [1, 8, 4, 64, 1],
+  ...new Array<Row>(7).fill([4, 16, 4, 64, 0]),
+];
 
 /** The constants for a rung, the bytes of a cache element, and the heads of a block. */
 export function decodeTuning(
@@ -73,9 +76,8 @@ export function decodeTuning(
   elementBytes: number,
   blockHeads: number,
 ): DecodeTuning {
-  const table = elementBytes === 1 ? SUBGROUPS_8_BIT : SUBGROUPS_16_BIT;
-  const [heads, laneElements, rows, workgroup, prefetch] = rung === "workgroup"
-    ? PORTABLE
-    : table[blockHeads - 1];
-  return { heads, laneElements, rows, workgroup, prefetch, workgroups: 528, minKeys: 128 };
+  const narrow = elementBytes === 1 ? SUBGROUPS_8_BIT : SUBGROUPS_16_BIT;
+  const table = rung === "workgroup" ? PORTABLE : narrow;
+  const [heads, laneElements, rows, workgroup, early] = table[blockHeads - 1];
+  return { heads, laneElements, rows, workgroup, early, workgroups: 528, minKeys: 64 };
 }

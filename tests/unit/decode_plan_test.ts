@@ -1,34 +1,17 @@
-/** Planning of the decode kernel, without a GPU: sizes that fit, grids that cover, limits. */
+/** Planning of decode, without a GPU: kernels, rows of results, windows, limits. */
 
 import assert from "node:assert/strict";
 import type { DType } from "@kvasir/attention";
+import type { AttentionProblem } from "../../src/attention_problem.ts";
 import { paddedDecode } from "../../src/decode_problem.ts";
-import type { Capabilities } from "../../src/webgpu/capabilities.ts";
-import { type DecodePlan, foldGrid, planDecode } from "../../src/webgpu/decode_plan.ts";
+import type { Capabilities, DispatchLimits } from "../../src/webgpu/capabilities.ts";
+import { type DecodePlan, planDecode } from "../../src/webgpu/decode_plan.ts";
+import { paramWords, tableWords } from "../../src/webgpu/decode_tables.ts";
+import { foldGrid } from "../../src/webgpu/grid.ts";
 import { linkShader } from "../../src/webgpu/link.ts";
+import { capabilities, FP8 } from "../support/capabilities.ts";
 
-const FP8 = {
-  float8_e4m3fn: { module: "formats/e4m3_halves", reason: "exact" },
-  float8_e5m2: { module: "formats/e5m2_halves", reason: "exact" },
-};
-
-/** A device with subgroups of a size, or without. */
-function capabilities(subgroupSize: number | null): Capabilities {
-  return {
-    compiler: "naga",
-    subgroups: subgroupSize === null ? null : { min: subgroupSize, max: subgroupSize },
-    enableSubgroups: false,
-    subgroupsReason: "as the test says",
-    fp8: FP8,
-    limits: {
-      maxComputeInvocationsPerWorkgroup: 256,
-      maxComputeWorkgroupStorageSize: 16384,
-      maxComputeWorkgroupsPerDimension: 65535,
-    },
-  };
-}
-
-const SUBGROUP_SIZES = [null, 4, 8, 16, 32, 64, 128];
+const SUBGROUP_SIZES = [null, 4, 8, 32];
 const KV_DTYPES: readonly DType[] = [
   "float32",
   "float16",
@@ -37,86 +20,163 @@ const KV_DTYPES: readonly DType[] = [
   "float8_e5m2",
 ];
 
-function plan(
-  headDim: number,
-  heads: readonly [number, number],
-  kvDtype: DType,
-  subgroupSize: number | null,
-  batch = 2,
-): DecodePlan {
-  const k = { shape: [batch, 5, heads[1], headDim], dtype: kvDtype };
-  const q = { shape: [batch, heads[0], headDim], dtype: "float16" } as const;
-  return planDecode(paddedDecode(q, k, k, {}).problem, capabilities(subgroupSize));
+/** What a test varies of a problem. */
+interface Sizes {
+  readonly batch?: number;
+  readonly keys?: number;
+  readonly heads?: readonly [number, number];
+  readonly headDim?: number;
+  readonly kvDtype?: DType;
+  readonly kvLayout?: "NHD" | "HND";
+  readonly seqLens?: readonly number[];
 }
 
-/** Plans of every head dim, dtype and subgroup size, over a few groups. */
-function* plans(): Generator<[label: string, plan: DecodePlan, headDim: number, group: number]> {
-  for (let headDim = 8; headDim <= 512; headDim += 8) {
+function problemOf({
+  batch = 2,
+  keys = 5,
+  heads = [6, 2],
+  headDim = 128,
+  kvDtype = "float16",
+  kvLayout = "NHD",
+  seqLens,
+}: Sizes): AttentionProblem {
+  const inner = kvLayout === "NHD" ? [keys, heads[1]] : [heads[1], keys];
+  const k = { shape: [batch, ...inner, headDim], dtype: kvDtype };
+  const q = { shape: [batch, heads[0], headDim], dtype: "float16" } as const;
+  return paddedDecode(q, k, k, seqLens ? { kvLayout, seqLens } : { kvLayout }).problem;
+}
+
+function plan(sizes: Sizes, device: Capabilities = capabilities(32)): DecodePlan {
+  return planDecode(problemOf(sizes), device);
+}
+
+/** The options that make other kernels. */
+const VARIANTS: readonly Partial<AttentionProblem>[] = [
+  {},
+  { rope: { scale: 1, theta: 1e4 } },
+  { alibiSlopes: new Float32Array(6) },
+  { logitsSoftCap: 30 },
+  { sinks: new Float32Array(6) },
+  { alibiSlopes: new Float32Array(6), logitsSoftCap: 30, sinks: new Float32Array(6) },
+  { outDtype: "float8_e4m3fn", qDtype: "float8_e5m2" },
+  { pageTable: Uint32Array.of(1, 0), pageSize: 5 },
+];
+
+Deno.test("planDecode() gives one name to one kernel only", () => {
+  const byName = new Map<string, string>();
+  for (const headDim of [8, 40, 64, 128, 512]) {
     for (const kvDtype of KV_DTYPES) {
       for (const size of SUBGROUP_SIZES) {
-        for (const group of [1, 3, 7, 8, 9, 17, 64]) {
-          const label = `D ${headDim}, ${kvDtype}, group ${group}, subgroups of ${size}`;
-          yield [label, plan(headDim, [2 * group, 2], kvDtype, size), headDim, group];
+        for (const variant of VARIANTS) {
+          const problem = { ...problemOf({ headDim, kvDtype }), ...variant };
+          const { name, ...sources } = planDecode(problem, capabilities(size)).kernel;
+          const text = JSON.stringify(sources);
+          assert.equal(byName.get(name) ?? text, text, name);
+          byName.set(name, text);
         }
       }
     }
   }
-}
+  assert.ok(byName.size > 500, `${byName.size} kernels`);
+});
 
-Deno.test("planDecode() covers every element of a row, and every head of a group, once", () => {
-  const bytes = { f32: 4, f16: 2, bf16: 2, e4m3_halves: 1, e5m2_halves: 1 };
-  for (const [label, { kernel, params }, headDim, group] of plans()) {
-    const c = kernel.constants;
-    const format = kernel.roles.kv_format.replace("formats/", "") as keyof typeof bytes;
-    const pieceElements = headDim / c.PIECES;
-    assert.equal(pieceElements * bytes[format], kernel.conditions.wide ? 16 : 8, label);
-    assert.equal(c.PIECE_QUADS * 4, pieceElements, label);
-    assert.ok(c.SLOTS * c.TEAM >= c.PIECES && (c.SLOTS - 1) * c.TEAM < c.PIECES, label);
-    assert.equal(c.LANE_QUADS, c.SLOTS * c.PIECE_QUADS, label);
-    assert.equal(c.TEAM * c.TEAMS, c.WORKGROUP, label);
-    assert.equal(c.VALUES, c.ROWS * c.HEADS, label);
-    assert.ok(c.ROWS >= 1 && c.HEADS >= 1 && Number.isInteger(c.ROWS * c.HEADS), label);
-    assert.equal(params.group, group, label);
-    const blocks = params.headBlocks;
-    assert.ok(c.HEADS * blocks >= group && c.HEADS * (blocks - 1) < group, label);
-    assert.equal(params.numWork, 2 * 2 * blocks, label);
+Deno.test("every variant of the kernel links, with nothing left to unroll", async () => {
+  for (const headDim of [8, 40, 128]) {
+    for (const kvDtype of KV_DTYPES) {
+      for (const variant of VARIANTS) {
+        const size = headDim === 40 ? null : 8;
+        const problem = { ...problemOf({ headDim, kvDtype }), ...variant };
+        const { kernel } = planDecode(problem, capabilities(size));
+        for (const enable_subgroups of [true, false]) {
+          const conditions = { ...kernel.conditions, enable_subgroups };
+          const wgsl = await linkShader({ ...kernel, conditions });
+          assert.doesNotMatch(wgsl, /@unroll|@if|@else|\bimport\b/);
+          assert.equal(/^\s*enable subgroups;/m.test(wgsl), enable_subgroups && size !== null);
+        }
+      }
+    }
   }
 });
 
-Deno.test("planDecode() never has a team wider than a subgroup, nor a workgroup beyond limits", () => {
-  for (const [label, { kernel }] of plans()) {
-    const c = kernel.constants;
-    const size = label.match(/subgroups of (\d+)/);
-    if (size) assert.ok(c.TEAM <= Number(size[1]), label);
-    assert.equal(c.TEAM & (c.TEAM - 1), 0, label);
-    assert.equal(kernel.roles.team, size ? "team/subgroups" : "team/workgroup", label);
-    assert.ok(c.WORKGROUP <= 256, label);
+Deno.test("planDecode() writes whole requests to their rows, and parts to states that merge", () => {
+  const whole = plan({ batch: 3, keys: 40 });
+  assert.equal(whole.split, null);
+  assert.deepEqual(whole.dispatches[0].stretches.map(({ outRow, request }) => outRow - request), [
+    0,
+    0,
+    0,
+  ]);
+  const split = plan({ batch: 3, keys: 5000, seqLens: [5000, 0, 70] });
+  assert.ok(split.split);
+  const rows = split.dispatches.flatMap(({ stretches }) => stretches.map((s) => s.outRow));
+  assert.deepEqual(rows.toSorted((a, b) => a - b), rows.map((_, i) => i), "each state once");
+  assert.equal(split.split.states, rows.length);
+  for (const { request, outRow } of split.dispatches[0].stretches) {
+    const [first, count] = split.split.merge.rows.subarray(request * 4);
+    assert.ok(outRow >= first && outRow < first + count, "a request's states follow each other");
+  }
+  assert.match(split.kernel.name, /out-float32/);
+});
+
+Deno.test("planDecode() reads only the keys of a sliding window", () => {
+  const problem = { ...problemOf({ batch: 2, keys: 100, seqLens: [100, 7] }), windowLeft: 9 };
+  const [dispatch] = planDecode(problem, capabilities(32)).dispatches;
+  const ranges = dispatch.stretches.map(({ request, first, end }) => [request, first, end]);
+  assert.deepEqual(ranges, [[0, 90, 100], [1, 0, 7]]);
+});
+
+Deno.test("planDecode() covers a cache larger than a binding with windows", () => {
+  for (const kvLayout of ["NHD", "HND"] as const) {
+    for (const bindingBytes of [14_000, 20_000, 35_000]) {
+      const limits: Partial<DispatchLimits> = { maxStorageBufferBindingSize: bindingBytes };
+      const sizes: Sizes = { batch: 3, keys: 50, heads: [4, 2], headDim: 64, kvLayout };
+      const { dispatches, split } = plan(sizes, capabilities(32, limits));
+      const label = `${kvLayout}, ${bindingBytes}`;
+      assert.ok(dispatches.length > 1, label);
+      const seen = new Map<string, number>();
+      for (const { stretches, heads, windows } of dispatches) {
+        assert.ok(windows && windows.k.size <= bindingBytes, label);
+        for (const { request, first, end } of stretches) {
+          for (let head = heads[0]; head < heads[1]; head++) {
+            for (let key = first; key < end; key++) {
+              const place = `${request} ${head} ${key}`;
+              seen.set(place, (seen.get(place) ?? 0) + 1);
+            }
+          }
+        }
+      }
+      assert.equal(seen.size, 3 * 2 * 50, label);
+      assert.ok([...seen.values()].every((times) => times === 1), label);
+      if (split) assert.ok(split.states >= 3, label);
+    }
   }
 });
 
-Deno.test("planDecode() rereads the cache at most ceil(group / 8) times where registers allow", () => {
-  for (const group of [1, 2, 5, 8, 9, 16, 17, 64]) {
-    const { params } = plan(128, [group, 1], "float16", 32);
-    assert.equal(params.headBlocks, Math.ceil(group / 8), `group ${group}`);
-  }
-});
-
-Deno.test("planDecode() gives one name to one kernel only", () => {
-  const byName = new Map<string, string>();
-  for (const [label, { kernel }] of plans()) {
-    const { name, ...sources } = kernel;
-    const text = JSON.stringify(sources);
-    assert.equal(byName.get(name) ?? text, text, `${label}: ${name}`);
-    byName.set(name, text);
-  }
+Deno.test("tableWords() and paramWords() keep offsets within 32 bits", () => {
+  // 32 GiB of pieces of 8 bytes is what 32 bits address; buffers are smaller everywhere.
+  const problem = problemOf({ batch: 2, keys: 2 ** 20, heads: [8, 8], headDim: 128 });
+  const plan = planDecode(problem, capabilities(32, { maxStorageBufferBindingSize: 2 ** 31 - 4 }));
+  const last = plan.dispatches.at(-1)!;
+  const params = paramWords(problem, plan, last, { writeLse: false, ropeCoarse: 0 });
+  const [kPage, kToken, kHead, kBase] = params.subarray(12);
+  const { request, end } = last.stretches[0];
+  const row = request * kPage + (end - 1) * kToken + 7 * kHead - kBase;
+  assert.ok(Number.isInteger(kBase) && row >= 0 && row < 2 ** 32);
+  const bytes = row * plan.shape.pieceElements * 2;
+  assert.ok(bytes < (last.windows?.k.size ?? 2 ** 32));
+  assert.equal(tableWords(problem, last.stretches).length, last.stretches.length * 8 + 8 * 4);
 });
 
 Deno.test("planDecode() refuses FP8 where no way to decode it is exact", () => {
-  const k = { shape: [1, 5, 1, 8], dtype: "float8_e4m3fn" } as const;
-  const { problem } = paddedDecode({ shape: [1, 1, 8], dtype: "float32" }, k, k, {});
   const none = { module: null, reason: "3 codes wrong" };
   const broken = { ...capabilities(8), fp8: { ...FP8, float8_e4m3fn: none } };
-  assert.throws(() => planDecode(problem, broken), /3 codes wrong/);
+  assert.throws(() => plan({ kvDtype: "float8_e4m3fn" }, broken), /3 codes wrong/);
+});
+
+Deno.test("planDecode() refuses q and results beyond a binding, and odd head dims", () => {
+  const small = capabilities(8, { maxStorageBufferBindingSize: 1000 });
+  assert.throws(() => plan({ batch: 1 }, small), /LimitError|maxStorageBufferBindingSize/);
+  assert.throws(() => plan({ headDim: 12 }), /multiple of 8/);
 });
 
 Deno.test("foldGrid() covers the work within the dimensions' limit", () => {
@@ -127,20 +187,4 @@ Deno.test("foldGrid() covers the work within the dimensions' limit", () => {
     assert.ok(x * y < count + 10, `${count}: ${x} x ${y}`);
   }
   assert.throws(() => foldGrid(101, limits), /at most 100/);
-});
-
-Deno.test("every variant of the kernel links, with nothing left to unroll", async () => {
-  for (const headDim of [8, 40, 128]) {
-    for (const kvDtype of KV_DTYPES) {
-      for (const size of [null, 8]) {
-        const { kernel } = plan(headDim, [6, 2], kvDtype, size);
-        for (const enable_subgroups of [true, false]) {
-          const conditions = { ...kernel.conditions, enable_subgroups };
-          const wgsl = await linkShader({ ...kernel, conditions });
-          assert.doesNotMatch(wgsl, /@unroll|@if|\bimport\b/);
-          assert.equal(/^\s*enable subgroups;/m.test(wgsl), enable_subgroups && size !== null);
-        }
-      }
-    }
-  }
 });

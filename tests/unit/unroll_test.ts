@@ -1,6 +1,7 @@
 /** The pass that unrolls marked loops. */
 
 import assert from "node:assert/strict";
+import { evaluate } from "../../src/webgpu/constant_expression.ts";
 import { unroll } from "../../src/webgpu/unroll.ts";
 
 /** Without white space, of which the pass may write what it likes. */
@@ -90,5 +91,24 @@ Deno.test("unroll() refuses what it cannot unroll", () => {
       assert.match(thrown.message, message);
       return true;
     });
+  }
+});
+
+Deno.test("evaluate() knows the order of operations", () => {
+  const constants = { N: 12, s: 1 };
+  for (
+    const [expression, value] of [
+      ["1u + 2 * 3", 7],
+      ["(1 + 2) * 3u", 9],
+      ["N >> (s + 1u)", 3],
+      ["N - 2 - 3", 7],
+      ["N / 5", 2],
+      ["1u << s", 2],
+    ] as const
+  ) {
+    assert.equal(evaluate(expression, constants), value, expression);
+  }
+  for (const wrong of ["", "N +", "(N", "N)", "M", "1.5", "N % 2", "1 2"]) {
+    assert.throws(() => evaluate(wrong, constants), ReferenceError, wrong);
   }
 });
