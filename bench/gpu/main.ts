@@ -69,22 +69,29 @@ export interface GpuBenchOptions {
 }
 
 /** Runs the GPU part; null, after one line, where there is no GPU. */
-export async function benchGpu(options: GpuBenchOptions): Promise<GpuBench | null> {
+export async function benchGpu(
+  options: GpuBenchOptions,
+  casesOf: (isSmall: boolean) => readonly GpuCase[] = casesFor,
+): Promise<GpuBench | null> {
   const backend = await openGpu();
   if (!backend) return null;
   try {
-    return await benchOn(backend, options);
+    return await benchOn(backend, options, casesOf);
   } catch (error) {
     backend.destroy();
     throw error;
   }
 }
 
-async function benchOn(backend: WebGpuBackend, options: GpuBenchOptions): Promise<GpuBench> {
+async function benchOn(
+  backend: WebGpuBackend,
+  options: GpuBenchOptions,
+  casesOf: (isSmall: boolean) => readonly GpuCase[],
+): Promise<GpuBench> {
   const { adapter, description } = backend.report();
   console.log(`GPU: ${description}`);
   const isSmall = adapter?.isFallback ?? false;
-  const cases = casesFor(isSmall).filter((wanted) => caseName(wanted).includes(options.filter));
+  const cases = casesOf(isSmall).filter((wanted) => caseName(wanted).includes(options.filter));
   if (cases.length === 0) {
     throw new BenchError(`--filter ${options.filter}: no case of the GPU has it in its name`);
   }
