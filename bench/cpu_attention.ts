@@ -60,7 +60,7 @@ async function benchCase(
     // A kernel that is wrong gets no time.
     if (!(errors[name] <= TOLERANCE)) throw new Error(`${name} is off by ${errors[name]}`);
   }
-  const rounds = quick ? [3, 11] : [5, 31];
+  const rounds = quick ? [2, 11] : [5, 31];
   const timings = await timeTogether(works, rounds[tokens > 1 ? 0 : 1]);
   await peer?.release();
   const lines = Object.entries(timings).map(([name, time]): BenchLine => {

@@ -6,6 +6,7 @@
  */
 
 import { createRequire } from "node:module";
+import { resolve } from "node:path";
 import process from "node:process";
 
 /** The part of npm `webgpu` that is used here. */
@@ -24,7 +25,7 @@ export async function putDawnOnNavigator(): Promise<void> {
   const specifier = isDeno ? "npm:webgpu@0.6.2" : "webgpu";
   const addon = process.env.DAWN_NODE;
   const { create, globals }: DawnModule = addon
-    ? createRequire(import.meta.url)(addon)
+    ? createRequire(import.meta.url)(resolve(addon))
     : await import(specifier);
   Object.assign(globalThis, globals);
   if (isDeno) {

@@ -33,8 +33,15 @@ function block(dtype: DType): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+/** `count` bytes from `at` in a source, which go to `filled` in a target. */
+interface Piece {
+  readonly at: number;
+  readonly filled: number;
+  readonly count: number;
+}
+
 /** The pieces of the block that follow each other from value `from` on. */
-function* pieces(elements: number, dtype: DType, from: number) {
+function* pieces(elements: number, dtype: DType, from: number): Generator<Piece> {
   const size = BLOCK_VALUES * bytesPerElement(dtype);
   const length = elements * bytesPerElement(dtype);
   let at = from * bytesPerElement(dtype) % size;
@@ -72,14 +79,7 @@ export async function fillOnGpu(
   try {
     await Promise.all([source.ready, storage.ready]);
     backend.write(source, 0, block(dtype));
-    const all = [...pieces(elements, dtype, from)];
-    for (let first = 0; first < all.length; first += COPIES) {
-      const encoder = device.createCommandEncoder({ label: "fill" });
-      for (const { at, filled, count } of all.slice(first, first + COPIES)) {
-        encoder.copyBufferToBuffer(source.buffer, at, storage.buffer, filled, count);
-      }
-      device.queue.submit([encoder.finish()]);
-    }
+    copyPieces(device, source.buffer, storage.buffer, [...pieces(elements, dtype, from)]);
     return storage;
   } catch (error) {
     storage.release();
@@ -87,5 +87,36 @@ export async function fillOnGpu(
   } finally {
     // What is submitted keeps its memory until it has run.
     source.release();
+  }
+}
+
+/** Fills the first `bytes` of `target` with the `size` bytes of `source`, over and over. */
+export function repeatInto(
+  device: GPUDevice,
+  source: GPUBuffer,
+  size: number,
+  target: GPUBuffer,
+  bytes: number,
+): void {
+  const all = Array.from({ length: Math.ceil(bytes / size) }, (_, i): Piece => ({
+    at: 0,
+    filled: i * size,
+    count: Math.min(size, bytes - i * size),
+  }));
+  copyPieces(device, source, target, all);
+}
+
+function copyPieces(
+  device: GPUDevice,
+  source: GPUBuffer,
+  target: GPUBuffer,
+  all: readonly Piece[],
+): void {
+  for (let first = 0; first < all.length; first += COPIES) {
+    const encoder = device.createCommandEncoder({ label: "fill" });
+    for (const { at, filled, count } of all.slice(first, first + COPIES)) {
+      encoder.copyBufferToBuffer(source, at, target, filled, count);
+    }
+    device.queue.submit([encoder.finish()]);
   }
 }

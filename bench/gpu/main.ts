@@ -34,7 +34,7 @@ const QUICK: TimingBudget = {
   batches: 2,
   passMilliseconds: 5,
   warmMilliseconds: 100,
-  wallCalls: 5,
+  wallCalls: 3,
 };
 /** Software adapters have no clock to warm, and take long. */
 const SMALL: TimingBudget = {

@@ -11,6 +11,7 @@
 import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
 import { firstLine } from "../bench_error.ts";
 import { decodeBytes, decodeFlops } from "../gpu/decode_cases.ts";
+import { repeatInto } from "../gpu/inputs.ts";
 import { type BenchLine, type BenchShape, samples } from "../results.ts";
 import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
 import { loadOnnxRuntime, type OnnxRuntime } from "./ort_load.ts";
@@ -131,6 +132,21 @@ export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<Be
   return lines;
 }
 
+const BLOCK_BYTES = 1 << 21;
+
+/** Halves between 0.5 and 1 in magnitude: random mantissas and signs. */
+function randomHalves(device: GPUDevice): GPUBuffer {
+  const buffer = device.createBuffer({ size: BLOCK_BYTES, usage: USAGE.COPY_SRC | USAGE.COPY_DST });
+  // No more at once, says the interface.
+  const part = new Uint16Array(1 << 15);
+  for (let at = 0; at < BLOCK_BYTES; at += part.byteLength) {
+    crypto.getRandomValues(part);
+    for (let i = 0; i < part.length; i++) part[i] = (part[i] & 0x83ff) | 0x3800;
+    device.queue.writeBuffer(buffer, at, part);
+  }
+  return buffer;
+}
+
 async function benchShape(
   ort: OnnxRuntime,
   device: GPUDevice,
@@ -145,7 +161,8 @@ async function benchShape(
       preferredOutputLocation: "gpu-buffer",
     },
   );
-  const buffers: GPUBuffer[] = [];
+  const block = randomHalves(device);
+  const buffers: GPUBuffer[] = [block];
   const tensor = (dims: number[]) => {
     const bytes = 2 * dims.reduce((a, b) => a * b);
     const size = Math.max(16, bytes);
@@ -154,14 +171,7 @@ async function benchShape(
       usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
     });
     buffers.push(buffer);
-    // Halves between 0.5 and 1 in magnitude: random mantissas and signs.
-    const block = new Uint16Array(Math.min(1 << 15, bytes / 2));
-    crypto.getRandomValues(block);
-    for (let i = 0; i < block.length; i++) block[i] = (block[i] & 0x83ff) | 0x3800;
-    for (let at = 0; at < bytes; at += block.byteLength) {
-      const part = block.subarray(0, Math.min(block.length, (bytes - at) / 2));
-      device.queue.writeBuffer(buffer, at, part);
-    }
+    repeatInto(device, block, BLOCK_BYTES, buffer, bytes);
     return ort.Tensor.fromGpuBuffer(buffer, { dataType: "float16", dims });
   };
   try {
