@@ -5,6 +5,7 @@
  */
 
 import { decodeFp8, encodeFp8 } from "@kvasir/attention";
+import type { BenchLine } from "./results.ts";
 import { timeTogether } from "./timing.ts";
 
 /** Values of the measurement: 64 MiB of float32. */
@@ -12,14 +13,67 @@ const VALUES = 1 << 24;
 /** The encoders in JavaScript are timed on fewer, since they are slow. */
 const PLAIN_VALUES = 1 << 20;
 
+/** One conversion or copy. */
+interface Work {
+  readonly library: string;
+  readonly dtype: string;
+  readonly kernel: string;
+  /** Bytes that are read and written for each value. */
+  readonly bytesPerValue: number;
+  readonly values: number;
+  readonly run: () => unknown;
+}
+
 /**
  * Prints the codec's speed and its ratios. A new array costs more than the work: its pages are
  * touched for the first time. So each is compared with a copy of its own kind.
  */
-export async function benchCodec(): Promise<void> {
+export async function benchCodec({ quick }: { quick: boolean }): Promise<BenchLine[]> {
+  const works = prepare();
+  const times = await timeTogether(
+    Object.fromEntries(works.map(({ run }, i) => [i, run])),
+    quick ? 7 : 15,
+  );
+  const lines = works.map((work, i): BenchLine => ({
+    family: "codec",
+    library: work.library,
+    shape: null,
+    dtype: work.dtype,
+    kernel: work.kernel,
+    time: times[i],
+    bytes: work.bytesPerValue * work.values,
+    flops: 0,
+  }));
+  console.log(`FP8 codec, ${VALUES} values (float32: 64 MiB), one thread`);
+  /** Milliseconds of all values. */
+  const msOf = (kernel: string, dtype: string) => {
+    const i = works.findIndex((work) => work.kernel === kernel && work.dtype === dtype);
+    return times[i].median / 1000 * VALUES / works[i].values;
+  };
+  for (const { kernel, dtype } of works) {
+    const ms = msOf(kernel, dtype);
+    const copy = msOf(kernel.endsWith("new array") ? "copy, new array" : "copy", "float32");
+    const ratios = [`${(copy / ms).toFixed(2)} x the speed of its copy`];
+    if (kernel.startsWith("encode") && !kernel.includes("JavaScript")) {
+      const plain = msOf("encode, plain JavaScript", E4M3);
+      const tuned = msOf("encode, JavaScript on bits", E4M3);
+      ratios.push(`${(plain / ms).toFixed(1)} x plain, ${(tuned / ms).toFixed(1)} x on bits`);
+    }
+    const name = `${kernel} (${dtype})`;
+    console.log(
+      `  ${name.padEnd(42)} ${ms.toFixed(1).padStart(7)} ms  ` +
+        `${(VALUES / ms / 1e6).toFixed(2).padStart(5)} G values/s  ${ratios.join(", ")}`,
+    );
+  }
+  return lines;
+}
+
+const E4M3 = "float8_e4m3fn";
+
+function prepare(): Work[] {
   const values = Float32Array.from({ length: VALUES }, () => 6 * (Math.random() - 0.5));
   const few = values.subarray(0, PLAIN_VALUES);
-  const codes = encodeFp8(values, "float8_e4m3fn");
+  const codes = encodeFp8(values, E4M3);
   for (const encode of [encodePlainly, encodeBits]) {
     if (encode(few).some((code, i) => code !== codes[i])) {
       throw new Error(`${encode.name} and the codec differ: one is wrong`);
@@ -27,33 +81,37 @@ export async function benchCodec(): Promise<void> {
   }
   const values2 = new Float32Array(VALUES);
   const codes2 = new Uint8Array(VALUES);
-  const t = await timeTogether({
-    "copy": () => values2.set(values),
-    "copy, new array": () => values.slice(),
-    "plain JavaScript": () => encodePlainly(few),
-    "JavaScript on bits": () => encodeBits(few),
-    "encode e4m3": () => encodeFp8(values, "float8_e4m3fn", { out: codes2 }),
-    "encode e5m2": () => encodeFp8(values, "float8_e5m2", { out: codes2 }),
-    "encode e4m3, new array": () => encodeFp8(values, "float8_e4m3fn"),
-    "decode e4m3": () => decodeFp8(codes, "float8_e4m3fn", { out: values2 }),
-    "decode e5m2": () => decodeFp8(codes, "float8_e5m2", { out: values2 }),
-    "decode e4m3, new array": () => decodeFp8(codes, "float8_e4m3fn"),
-  }, 15);
-  console.log(`FP8 codec, ${VALUES} values (float32: 64 MiB), one thread`);
-  for (const [name, { median }] of Object.entries(t)) {
-    const ms = name.includes("JavaScript") ? median * VALUES / PLAIN_VALUES : median;
-    const copy = t[name.endsWith("new array") ? "copy, new array" : "copy"].median;
-    const plain = t["plain JavaScript"].median * VALUES / PLAIN_VALUES;
-    const tuned = t["JavaScript on bits"].median * VALUES / PLAIN_VALUES;
-    const ratios = [`${(copy / ms).toFixed(2)} x the speed of its copy`];
-    if (name.startsWith("encode")) {
-      ratios.push(`${(plain / ms).toFixed(1)} x plain, ${(tuned / ms).toFixed(1)} x on bits`);
-    }
-    console.log(
-      `  ${name.padEnd(24)} ${ms.toFixed(1).padStart(7)} ms  ` +
-        `${(VALUES / ms / 1e6).toFixed(2).padStart(5)} G values/s  ${ratios.join(", ")}`,
-    );
-  }
+  const javascript = { library: "JavaScript", bytesPerValue: 5, values: PLAIN_VALUES };
+  const copying = { library: "JavaScript", bytesPerValue: 8, values: VALUES, dtype: "float32" };
+  const ours = { library: "kvasir", bytesPerValue: 5, values: VALUES };
+  const conversions = ([E4M3, "float8_e5m2"] as const).flatMap((dtype): Work[] => [
+    {
+      ...ours,
+      dtype,
+      kernel: "encode",
+      run: () => encodeFp8(values, dtype, { out: codes2 }),
+    },
+    { ...ours, dtype, kernel: "decode", run: () => decodeFp8(codes, dtype, { out: values2 }) },
+  ]);
+  return [
+    { ...copying, kernel: "copy", run: () => values2.set(values) },
+    { ...copying, kernel: "copy, new array", run: () => values.slice() },
+    {
+      ...javascript,
+      dtype: E4M3,
+      kernel: "encode, plain JavaScript",
+      run: () => encodePlainly(few),
+    },
+    {
+      ...javascript,
+      dtype: E4M3,
+      kernel: "encode, JavaScript on bits",
+      run: () => encodeBits(few),
+    },
+    ...conversions,
+    { ...ours, dtype: E4M3, kernel: "encode, new array", run: () => encodeFp8(values, E4M3) },
+    { ...ours, dtype: E4M3, kernel: "decode, new array", run: () => decodeFp8(codes, E4M3) },
+  ];
 }
 
 /** A plain encoder of e4m3fn, by the definition of the format: saturating, to nearest even. */

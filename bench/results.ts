@@ -53,7 +53,10 @@ export interface Samples {
 export interface BenchShape {
   readonly batch: number;
   readonly qoLen: number;
+  /** Keys of a request; of the longest, where they differ. */
   readonly kvLen: number;
+  /** Keys of all requests together, where they differ. */
+  readonly kvTokens?: number;
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
@@ -61,7 +64,7 @@ export interface BenchShape {
 
 /** One measurement. */
 export interface BenchLine {
-  /** `"decode"`, `"codec"`, `"cpu decode"`, `"cpu prefill"`, ... */
+  /** `"decode"`, `"prefill"`, `"codec"`, `"cpu decode"`, `"cpu prefill"`, ... */
   readonly family: string;
   /** `"kvasir"`, `"onnxruntime-web"`, `"FlashInfer"`, ... */
   readonly library: string;
@@ -91,8 +94,9 @@ export interface BenchLine {
 /** The median and spread of times. */
 export function samples(times: readonly number[]): Samples {
   const sorted = times.slice().sort((a, b) => a - b);
+  const middle = (sorted.length - 1) / 2;
   return {
-    median: sorted[sorted.length >> 1],
+    median: (sorted[Math.floor(middle)] + sorted[Math.ceil(middle)]) / 2,
     min: sorted[0],
     max: sorted[sorted.length - 1],
     raw: times,

@@ -8,29 +8,25 @@ import type { GpuStorage } from "../../src/webgpu/buffers.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import { type BindingKind, compileKernel } from "../../src/webgpu/kernels.ts";
 import type { Dispatch } from "../../src/webgpu/dispatch.ts";
-import type { MeasuredLimits } from "../results.ts";
-import { GpuTimer, type TimingBudget } from "./timing.ts";
+import { type MeasuredLimits, samples } from "../results.ts";
+import type { GpuTimer, TimingBudget } from "./timing.ts";
 
 const WORKGROUP = 256;
 
 /** Measures the limits of `backend`'s device. */
 export async function measureLimits(
   backend: WebGpuBackend,
+  timer: GpuTimer,
   budget: TimingBudget,
 ): Promise<MeasuredLimits> {
-  const timer = new GpuTimer(backend.device);
-  try {
-    const f16 = backend.device.features.has("shader-f16");
-    return {
-      readGbPerSecond: await readBandwidth(backend, timer, budget),
-      f32Tflops: await fmaRate(backend, timer, budget, "f32"),
-      f16Tflops: f16 ? await fmaRate(backend, timer, budget, "f16") : null,
-      dispatchMicroseconds: await emptyDispatch(backend, timer, budget),
-      roundTripMicroseconds: await roundTrip(backend),
-    };
-  } finally {
-    timer.destroy();
-  }
+  const f16 = backend.device.features.has("shader-f16");
+  return {
+    readGbPerSecond: await readBandwidth(backend, timer, budget),
+    f32Tflops: await fmaRate(backend, timer, budget, "f32"),
+    f16Tflops: f16 ? await fmaRate(backend, timer, budget, "f16") : null,
+    dispatchMicroseconds: await emptyDispatch(backend, timer, budget),
+    roundTripMicroseconds: await roundTrip(backend),
+  };
 }
 
 /** Compiles `code` and binds it to `storages`; the grid is one-dimensional. */
@@ -49,14 +45,39 @@ async function dispatchOf(
   };
 }
 
-/** Loads of 16 bytes a lane over a buffer far larger than any cache; GB/s. */
+/** A software adapter would take minutes for what keeps a GPU busy for a millisecond. */
+function isSoftware(backend: WebGpuBackend): boolean {
+  return backend.report().adapter?.isFallback ?? false;
+}
+
+/** Far larger than any cache; where that is not to be had, what is. */
+async function largeStorage(backend: WebGpuBackend): Promise<GpuStorage> {
+  const { maxBufferSize, maxStorageBufferBindingSize } = backend.device.limits;
+  const most = Math.min(
+    maxBufferSize,
+    maxStorageBufferBindingSize,
+    isSoftware(backend) ? 2 ** 26 : 2 ** 30,
+  );
+  for (let size = 2 ** Math.floor(Math.log2(most));; size /= 2) {
+    const storage = backend.allocate(size, "bandwidth");
+    try {
+      await storage.ready;
+      return storage;
+    } catch (error) {
+      storage.release();
+      if (size <= 2 ** 22) throw error;
+    }
+  }
+}
+
+/** Loads of 16 bytes a lane over a large buffer; GB/s. */
 async function readBandwidth(
   backend: WebGpuBackend,
   timer: GpuTimer,
   budget: TimingBudget,
 ): Promise<number> {
-  const { maxBufferSize, maxStorageBufferBindingSize } = backend.device.limits;
-  const size = Math.min(2 ** 30, maxBufferSize, maxStorageBufferBindingSize) & ~0xfffff;
+  const data = await largeStorage(backend);
+  const size = data.byteLength;
   /** Loads of a lane, all in flight at once. */
   const loads = 8;
   const vectors = size / 16;
@@ -72,12 +93,11 @@ async function readBandwidth(
       let sum = ${terms.join(" ^ ")};
       if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x9e3779b9u) { out[0] = local; }
     }`;
-  const data = backend.allocate(size, "bandwidth");
   const out = backend.allocate(16, "bandwidth");
   try {
     const storages = [["read", data], ["write", out]] as const;
     const dispatch = await dispatchOf(backend, "read bandwidth", code, storages, workgroups);
-    const { median } = await timer.time([dispatch], budget);
+    const { median } = samples(await timer.time([[dispatch]], budget));
     return size / median / 1000;
   } finally {
     data.release();
@@ -95,7 +115,7 @@ async function fmaRate(
   const chains = 8;
   const unrolled = 16;
   const rounds = 64;
-  const workgroups = 2048;
+  const workgroups = isSoftware(backend) ? 64 : 2048;
   const step = Array.from({ length: chains }, (_, i) => `a${i} = fma(a${i}, b, c);`).join(" ");
   const start = Array.from(
     { length: chains },
@@ -118,7 +138,7 @@ async function fmaRate(
   const out = backend.allocate(16, "fma");
   try {
     const dispatch = await dispatchOf(backend, `fma ${scalar}`, code, [["write", out]], workgroups);
-    const { median } = await timer.time([dispatch], budget);
+    const { median } = samples(await timer.time([[dispatch]], budget));
     return 2 * 4 * chains * unrolled * rounds * WORKGROUP * workgroups / median / 1e6;
   } finally {
     out.release();
@@ -136,7 +156,7 @@ async function emptyDispatch(
   const out = backend.allocate(16, "nothing");
   try {
     const dispatch = await dispatchOf(backend, "nothing", NOTHING, [["write", out]], 1);
-    return (await timer.time([dispatch], budget)).median;
+    return samples(await timer.time([[dispatch]], budget)).median;
   } finally {
     out.release();
   }

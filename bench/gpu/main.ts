@@ -1,21 +1,50 @@
 /**
- * The GPU part of the bench: limits, then every decode case, with its share of the limit.
+ * The GPU part of the bench: limits, then every case of every kernel family, with its share of the
+ * limit, and the peers.
  *
  * @module
  */
 
-import { openWebGpuBackend, type WebGpuBackend } from "../../src/webgpu/backend.ts";
-import { requestDevice } from "../../src/webgpu/request_device.ts";
-import { flashInferLines } from "../peers/flashinfer.ts";
+import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
+import { BenchError, firstLine } from "../bench_error.ts";
+import { gpuPeerLines } from "../peers/gpu.ts";
 import type { BenchLine, MeasuredLimits } from "../results.ts";
-import { benchOnnxDecode } from "../peers/ort_webgpu.ts";
-import { benchDecode, DECODE_CASES, type DecodeCase, SMALL_DECODE_CASES } from "./decode.ts";
+import { casesFor } from "./families.ts";
+import { caseName, type GpuCase } from "./family.ts";
 import { measureLimits } from "./limits.ts";
-import { sweepDecode, type SweepEntry, type SweepLists } from "./sweep.ts";
+import { type Lab, lineOf, measure, type Measurement, withCase } from "./measure.ts";
+import { openGpu } from "./open.ts";
+import { profileCases, type ProfiledCall } from "./profile.ts";
+import { sweepCases, type SweepEntry, type SweepLists } from "./sweep.ts";
+import { describeLimits, describeLine } from "./table.ts";
 import { GpuTimer, type TimingBudget } from "./timing.ts";
 
-const FULL: TimingBudget = { passes: 9, passMilliseconds: 10, warmMilliseconds: 150 };
-const QUICK: TimingBudget = { passes: 5, passMilliseconds: 4, warmMilliseconds: 40 };
+const FULL: TimingBudget = {
+  rounds: 3,
+  passes: 12,
+  batches: 3,
+  passMilliseconds: 10,
+  warmMilliseconds: 150,
+  wallCalls: 5,
+};
+/** The whole list in two minutes. */
+const QUICK: TimingBudget = {
+  rounds: 1,
+  passes: 8,
+  batches: 2,
+  passMilliseconds: 5,
+  warmMilliseconds: 100,
+  wallCalls: 3,
+};
+/** Software adapters have no clock to warm, and take long. */
+const SMALL: TimingBudget = {
+  rounds: 1,
+  passes: 5,
+  batches: 1,
+  passMilliseconds: 4,
+  warmMilliseconds: 20,
+  wallCalls: 5,
+};
 
 /** What the GPU part measured. */
 export interface GpuBench {
@@ -23,6 +52,7 @@ export interface GpuBench {
   readonly limits: MeasuredLimits;
   readonly lines: readonly BenchLine[];
   readonly sweep: readonly SweepEntry[];
+  readonly profile: readonly ProfiledCall[];
 }
 
 /** What the command line asks of the GPU part. */
@@ -32,110 +62,85 @@ export interface GpuBenchOptions {
   readonly filter: string;
   /** Tuning constants to try in all combinations, instead of timing what is there. */
   readonly sweep: SweepLists | null;
-  /** Whether to time onnxruntime-web beside us. */
+  /** Whether to trace one call of each case, instead of timing it. */
+  readonly profile: boolean;
+  /** Whether to time other libraries beside us. */
   readonly peers: boolean;
 }
 
-/** Opens the GPU with all that the bench can use; null, after one line, where there is none. */
-async function openGpu(): Promise<WebGpuBackend | null> {
-  const request = await requestDevice("high-performance", true, ["shader-f16"]);
-  if (!request.device) {
-    console.log(`GPU: left out, ${request.why}`);
-    return null;
-  }
-  if (!request.device.features.has("timestamp-query")) {
-    console.log("GPU: left out, the adapter has no timestamp-query");
-    return null;
-  }
-  return await openWebGpuBackend(request.device, {
-    isBorrowed: false,
-    info: request.info,
-    reason: "the bench",
-  });
-}
-
-/** Runs the GPU part. */
-export async function benchGpu(options: GpuBenchOptions): Promise<GpuBench | null> {
-  const { quick, filter } = options;
+/** Runs the GPU part; null, after one line, where there is no GPU. */
+export async function benchGpu(
+  options: GpuBenchOptions,
+  casesOf: (isSmall: boolean) => readonly GpuCase[] = casesFor,
+): Promise<GpuBench | null> {
   const backend = await openGpu();
   if (!backend) return null;
+  try {
+    return await benchOn(backend, options, casesOf);
+  } catch (error) {
+    backend.destroy();
+    throw error;
+  }
+}
+
+async function benchOn(
+  backend: WebGpuBackend,
+  options: GpuBenchOptions,
+  casesOf: (isSmall: boolean) => readonly GpuCase[],
+): Promise<GpuBench> {
   const { adapter, description } = backend.report();
-  const isSmall = adapter?.isFallback ?? false;
-  const budget = quick || isSmall ? QUICK : FULL;
   console.log(`GPU: ${description}`);
-  const limits = await measureLimits(backend, budget);
-  console.log(
-    `  limits: read ${limits.readGbPerSecond.toFixed(0)} GB/s, ` +
-      `f32 ${limits.f32Tflops.toPrecision(3)} TFLOP/s, ` +
-      (limits.f16Tflops === null ? "" : `f16 ${limits.f16Tflops.toPrecision(3)} TFLOP/s, `) +
-      `empty dispatch ${limits.dispatchMicroseconds.toFixed(2)} us, ` +
-      `round trip ${limits.roundTripMicroseconds.toFixed(0)} us`,
-  );
-  const cases = (isSmall ? SMALL_DECODE_CASES : DECODE_CASES)
-    .filter((wanted) => caseName(wanted).includes(filter));
+  const isSmall = adapter?.isFallback ?? false;
+  const cases = casesOf(isSmall).filter((wanted) => caseName(wanted).includes(options.filter));
+  if (cases.length === 0) {
+    throw new BenchError(`--filter ${options.filter}: no case of the GPU has it in its name`);
+  }
+  const budget = isSmall ? SMALL : options.quick ? QUICK : FULL;
   const timer = new GpuTimer(backend.device);
   try {
+    const limits = await measureLimits(backend, timer, budget);
+    console.log(`  limits: ${describeLimits(limits)}`);
+    const lab = { backend, timer, limits, budget };
+    const result = { backend, limits, lines: [], sweep: [], profile: [] };
+    if (options.profile) return { ...result, profile: await profileCases(lab, cases) };
     if (options.sweep) {
-      const lists = options.sweep;
-      const sweep = await sweepDecode(backend, timer, cases, lists, limits, budget, caseName);
-      return { backend, limits, lines: [], sweep };
+      // A round of each combination ranks them.
+      const quick = { ...lab, budget: { ...budget, rounds: 1, wallCalls: 0 } };
+      return { ...result, sweep: await sweepCases(quick, cases, options.sweep) };
     }
-    const lines = await timeCases(backend, timer, cases, limits, budget);
-    if (options.peers) lines.push(...await timePeers(backend, cases, lines));
-    return { backend, limits, lines, sweep: [] };
+    const lines = await timeCases(lab, cases);
+    if (options.peers) {
+      lines.push(...await gpuPeerLines(description, cases, lines, options.filter));
+    }
+    return { ...result, lines };
   } finally {
     timer.destroy();
   }
 }
 
-async function timeCases(
-  backend: WebGpuBackend,
-  timer: GpuTimer,
-  cases: readonly DecodeCase[],
-  limits: MeasuredLimits,
-  budget: TimingBudget,
-): Promise<BenchLine[]> {
+/** All rounds over all cases; a case that fails is left out, with one line. */
+async function timeCases(lab: Lab, cases: readonly GpuCase[]): Promise<BenchLine[]> {
+  const { rounds } = lab.budget;
+  const measured = new Map<GpuCase, Measurement[]>(cases.map((wanted) => [wanted, []]));
   const lines: BenchLine[] = [];
-  for (const wanted of cases) {
-    const name = caseName(wanted).padEnd(48);
-    try {
-      const line = await benchDecode(backend, timer, wanted, limits, budget);
+  for (let round = 1; round <= rounds; round++) {
+    if (rounds > 1) console.log(`  round ${round} of ${rounds}`);
+    for (const [wanted, found] of measured) {
+      const name = caseName(wanted).padEnd(48);
+      try {
+        found.push(
+          await withCase(lab, wanted, undefined, (open) => measure(lab, wanted, open)),
+        );
+      } catch (error) {
+        console.log(`  ${name} left out: ${firstLine(error)}`);
+        measured.delete(wanted);
+        continue;
+      }
+      if (round < rounds) continue;
+      const line = lineOf(wanted, found, lab.limits);
       lines.push(line);
       console.log(`  ${name} ${describeLine(line)}`);
-    } catch (error) {
-      console.log(`  ${name} left out: ${(error as Error).message.split("\n")[0]}`);
     }
   }
   return lines;
-}
-
-/** onnxruntime-web on the same device, and FlashInfer as it was recorded on the same kind of card. */
-async function timePeers(
-  backend: WebGpuBackend,
-  cases: readonly DecodeCase[],
-  ours: readonly BenchLine[],
-): Promise<BenchLine[]> {
-  const halves = cases.filter(({ kvDtype }) => kvDtype === "float16");
-  const lines = await benchOnnxDecode(halves.map(({ shape }) => shape));
-  for (const { shape, time } of lines) {
-    const own = ours.find((line) => line.shape === shape && line.dtype === "float16");
-    const ratio = own ? `, ${(time.median / own.time.median).toFixed(1)} x our time` : "";
-    const name = `onnxruntime-web ${caseName({ shape: shape!, kvDtype: "float16" })}`;
-    console.log(`  ${name.padEnd(48)} ${time.median.toFixed(1).padStart(9)} us${ratio}`);
-  }
-  return backend.report().description.includes("H200") ? [...lines, ...flashInferLines()] : lines;
-}
-
-/** A case as the table and the filter name it. */
-export function caseName({ shape: s, kvDtype }: DecodeCase): string {
-  return `decode ${s.batch} x ${s.kvLen} keys, ${s.numQoHeads}/${s.numKvHeads}, ${kvDtype}`;
-}
-
-function describeLine({ time, bytes, flops, bound, share, fitsCache }: BenchLine): string {
-  const rate = bound === "bandwidth"
-    ? `${(bytes / time.median / 1000).toFixed(0).padStart(5)} GB/s   `
-    : `${(flops / time.median / 1e6).toFixed(1).padStart(5)} TFLOP/s`;
-  return `${time.median.toFixed(1).padStart(9)} us (${time.min.toFixed(1)} to ` +
-    `${time.max.toFixed(1)})  ${rate}  ${(100 * share!).toFixed(0).padStart(3)} % of its ${bound}` +
-    (fitsCache ? ", may fit the cache" : "");
 }

@@ -1,54 +1,53 @@
 /**
- * The sweep for kernel authors: every combination of tuning constants over the decode cases, checked,
- * timed and ranked. It is how the constants in src/webgpu/decode_plan.ts come to be.
+ * The sweep for kernel authors: every combination of tuning constants over the cases, checked, timed
+ * and ranked. It is how the constants in src/webgpu/decode_tuning.ts come to be.
  *
  * @module
  */
 
-import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
-import type { DecodeTuning } from "../../src/webgpu/decode_plan.ts";
-import type { BenchLine, MeasuredLimits } from "../results.ts";
-import { benchDecode, type DecodeCase } from "./decode.ts";
-import type { GpuTimer, TimingBudget } from "./timing.ts";
+import { BenchError, firstLine } from "../bench_error.ts";
+import type { BenchLine, BenchShape } from "../results.ts";
+import { TUNING_NAMES } from "./decode_call.ts";
+import { caseName, type GpuCase, type OpenCase, type Tuning } from "./family.ts";
+import { type Lab, lineOf, measure, withCase } from "./measure.ts";
 
-/** Lists of values by the names of {@linkcode DecodeTuning}. */
-export type SweepLists = Readonly<Partial<Record<keyof DecodeTuning, readonly number[]>>>;
+/** Lists of values by the names of tuning constants. */
+export type SweepLists = Readonly<Record<string, readonly number[]>>;
 
 /** One combination on one case; `failure` says why it has no time. */
 export interface SweepEntry {
-  readonly tuning: Partial<DecodeTuning>;
-  readonly case: DecodeCase;
+  readonly tuning: Tuning;
+  readonly case: { readonly family: string; readonly shape: BenchShape; readonly dtype: string };
   readonly line?: BenchLine;
   readonly failure?: string;
 }
 
-const NAMES: readonly (keyof DecodeTuning)[] = [
-  "maxHeads",
-  "maxTeam",
-  "workgroup",
-  "maxRows",
-  "maxLaneElements",
-];
+/** What of a ranking is printed. */
+const PRINTED = 8;
 
-/** Reads `maxRows=2,4,8` and the like. Throws a plain message for what it does not understand. */
-export function parseSweep(texts: readonly string[]): SweepLists {
-  const lists: Partial<Record<keyof DecodeTuning, number[]>> = {};
+/** Reads `rows=2,4,8` and the like. Throws a plain message for what it does not understand. */
+export function parseSweep(
+  texts: readonly string[],
+  names: readonly string[] = TUNING_NAMES,
+): SweepLists {
+  const lists: Record<string, number[]> = {};
   for (const text of texts) {
     const [name, values = ""] = text.split("=");
-    const known = NAMES.find((known) => known === name);
-    if (!known) throw new Error(`--sweep ${text}: ${name} is none of ${NAMES.join(", ")}`);
-    const numbers = values.split(",").map(Number);
-    if (!numbers.every((n) => Number.isInteger(n) && n > 0)) {
-      throw new Error(`--sweep ${text}: expected whole numbers, such as ${name}=2,4,8`);
+    if (!names.includes(name)) {
+      throw new BenchError(`--sweep ${text}: ${name} is none of ${names.join(", ")}`);
     }
-    lists[known] = numbers;
+    const isWhole = /^\d+(,\d+)*$/.test(values);
+    if (!isWhole) {
+      throw new BenchError(`--sweep ${text}: expected whole numbers, such as ${name}=2,4,8`);
+    }
+    lists[name] = values.split(",").map(Number);
   }
   return lists;
 }
 
 /** All combinations of the lists. */
-export function combinations(lists: SweepLists): Partial<DecodeTuning>[] {
-  let all: Partial<DecodeTuning>[] = [{}];
+export function combinations(lists: SweepLists): Tuning[] {
+  let all: Tuning[] = [{}];
   for (const [name, values] of Object.entries(lists)) {
     all = all.flatMap((tuning) => values.map((value) => ({ ...tuning, [name]: value })));
   }
@@ -56,33 +55,17 @@ export function combinations(lists: SweepLists): Partial<DecodeTuning>[] {
 }
 
 /** Runs every combination on every case and prints each case's ranking. */
-export async function sweepDecode(
-  backend: WebGpuBackend,
-  timer: GpuTimer,
-  cases: readonly DecodeCase[],
+export async function sweepCases(
+  lab: Lab,
+  cases: readonly GpuCase[],
   lists: SweepLists,
-  limits: MeasuredLimits,
-  budget: TimingBudget,
-  nameOf: (wanted: DecodeCase) => string,
 ): Promise<SweepEntry[]> {
   const entries: SweepEntry[] = [];
   for (const wanted of cases) {
-    const ofCase: SweepEntry[] = [];
-    const seen = new Set<string>();
-    for (const tuning of combinations(lists)) {
-      try {
-        const line = await benchDecode(backend, timer, wanted, limits, budget, tuning);
-        // Different bounds may lead to one kernel.
-        if (seen.has(line.kernel)) continue;
-        seen.add(line.kernel);
-        ofCase.push({ tuning, case: wanted, line });
-      } catch (error) {
-        ofCase.push({ tuning, case: wanted, failure: (error as Error).message.split("\n")[0] });
-      }
-    }
+    const ofCase = await sweepCase(lab, wanted, lists);
     ofCase.sort((a, b) => (a.line?.time.median ?? Infinity) - (b.line?.time.median ?? Infinity));
-    console.log(`  ${nameOf(wanted)}`);
-    for (const { tuning, line, failure } of ofCase.slice(0, 8)) {
+    console.log(`  ${caseName(wanted)}`);
+    for (const { tuning, line, failure } of ofCase.slice(0, PRINTED)) {
       const result = line
         ? `${line.time.median.toFixed(1).padStart(9)} us  ${line.kernel}`
         : failure;
@@ -91,4 +74,30 @@ export async function sweepDecode(
     entries.push(...ofCase);
   }
   return entries;
+}
+
+async function sweepCase(lab: Lab, wanted: GpuCase, lists: SweepLists): Promise<SweepEntry[]> {
+  const { family, shape, dtype } = wanted;
+  const entries: SweepEntry[] = [];
+  const seen = new Set<string>();
+  for (const tuning of combinations(lists)) {
+    const entry = { tuning, case: { family, shape, dtype } };
+    try {
+      await withCase(lab, wanted, tuning, async (open) => {
+        // Different bounds may lead to the same dispatches.
+        const work = workOf(open);
+        if (seen.has(work)) return;
+        seen.add(work);
+        const line = lineOf(wanted, [await measure(lab, wanted, open)], lab.limits);
+        entries.push({ ...entry, line });
+      });
+    } catch (error) {
+      entries.push({ ...entry, failure: firstLine(error) });
+    }
+  }
+  return entries;
+}
+
+function workOf({ calls: [call] }: OpenCase): string {
+  return JSON.stringify(call.map(({ kernel, grid }) => [kernel.name, grid]));
 }

@@ -1,12 +1,13 @@
 /**
- * FlashInfer's decode on an H200, recorded, not measured in our runs: FlashInfer 0.5.3, paged cache
- * with pages of 16, D 128, median of 7 x 20 calls without an L2 flush.
+ * FlashInfer on an H200, recorded, not measured in our runs: FlashInfer 0.5.3, D 128, median of 7 x 20
+ * calls without an L2 flush; decode over a paged cache with pages of 16.
  *
  * @module
  */
 
-import type { BenchLine } from "../results.ts";
-import { decodeBytes, type DecodeCase, decodeFlops } from "../gpu/decode.ts";
+import { type BenchLine, samples } from "../results.ts";
+import { decodeBytes, decodeFlops, type DecodeProblem } from "../gpu/decode_cases.ts";
+import { prefillBytes, prefillFlops, prefillShape } from "../gpu/prefill_shapes.ts";
 
 const SOURCE = "recorded: FlashInfer 0.5.3 on an H200";
 
@@ -24,24 +25,56 @@ const RECORDED: readonly (readonly number[])[] = [
   [1, 131072, 32, 8, 172, 134, 236, 103],
 ];
 
+/** Tokens, query heads, KV heads of causal prefill in f16; TFLOP/s of its fa2 and fa3 kernels. */
+const RECORDED_PREFILL: readonly (readonly number[])[] = [
+  [1024, 32, 8, 174, 283],
+  [4096, 32, 8, 311, 555],
+  [4096, 24, 8, 290, 502],
+  [8192, 32, 8, 342, 573],
+];
+
 /** FlashInfer's figures as lines of a result; only for an H200, where they were taken. */
 export function flashInferLines(): BenchLine[] {
+  return [...decodeLines(), ...prefillLines()];
+}
+
+function decodeLines(): BenchLine[] {
   return RECORDED.flatMap(([batch, kvLen, numQoHeads, numKvHeads, ...times]) =>
     times.map((microseconds, i): BenchLine => {
-      const recorded: DecodeCase = {
+      const recorded: DecodeProblem = {
         shape: { batch, qoLen: 1, kvLen, numQoHeads, numKvHeads, headDim: 128 },
-        kvDtype: i < 2 ? "float16" : "float8_e4m3fn",
+        dtype: i < 2 ? "float16" : "float8_e4m3fn",
       };
       return {
         family: "decode",
         library: "FlashInfer",
         recorded: SOURCE,
         shape: recorded.shape,
-        dtype: recorded.kvDtype,
+        dtype: recorded.dtype,
         kernel: i % 2 === 0 ? "CUDA cores" : "tensor cores",
-        time: { median: microseconds, min: microseconds, max: microseconds, raw: [microseconds] },
+        time: samples([microseconds]),
         bytes: decodeBytes(recorded),
         flops: decodeFlops(recorded),
+      };
+    })
+  );
+}
+
+function prefillLines(): BenchLine[] {
+  return RECORDED_PREFILL.flatMap(([tokens, numQoHeads, numKvHeads, ...rates]) =>
+    rates.map((teraflops, i): BenchLine => {
+      const shape = prefillShape(tokens, numQoHeads, numKvHeads);
+      const flops = prefillFlops(shape);
+      return {
+        family: "prefill",
+        library: "FlashInfer",
+        recorded: SOURCE,
+        shape,
+        dtype: "float16",
+        kernel: i === 0 ? "fa2" : "fa3",
+        time: samples([flops / teraflops / 1e6]),
+        bytes: prefillBytes(shape),
+        flops,
       };
     })
   );

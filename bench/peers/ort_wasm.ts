@@ -5,9 +5,7 @@
  */
 
 import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
-
-// Not in deno.json: 140 MB that only this comparison needs.
-const ONNXRUNTIME = "npm:onnxruntime-web@1.30.0/webgpu";
+import { loadOnnxRuntime } from "./ort_load.ts";
 
 /** A causal attention of the peer that can be run over and over. */
 export interface Peer {
@@ -34,16 +32,8 @@ export interface PeerValues {
 
 /** Opens the peer on float32 values; null, after one line, where it is not to be had. */
 export async function openPeer(sizes: PeerCase, values: PeerValues): Promise<Peer | null> {
-  // deno-lint-ignore no-explicit-any
-  let ort: any;
-  try {
-    ort = await import(ONNXRUNTIME);
-  } catch (error) {
-    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
-    return null;
-  }
-  ort.env.logLevel = "error";
-  ort.env.wasm.numThreads = 1;
+  const ort = await loadOnnxRuntime();
+  if (!ort) return null;
   const { tokens, past, numQoHeads, numKvHeads, headDim } = sizes;
   const model = groupQueryAttention(numQoHeads, numKvHeads, ONNX_TYPE.float32);
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });

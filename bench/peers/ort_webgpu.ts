@@ -8,43 +8,17 @@
  * @module
  */
 
-import { readFileSync } from "node:fs";
-import process from "node:process";
-import { decodeBytes, decodeFlops } from "../gpu/decode.ts";
+import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
+import { firstLine } from "../bench_error.ts";
+import { decodeBytes, decodeFlops } from "../gpu/decode_cases.ts";
+import { repeatInto } from "../gpu/inputs.ts";
 import { type BenchLine, type BenchShape, samples } from "../results.ts";
 import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
-import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
+import { loadOnnxRuntime, type OnnxRuntime } from "./ort_load.ts";
 
 /** Timestamps of one run: two a pass. */
 const QUERIES = 256;
 const RUNS = 5;
-
-// deno-lint-ignore no-explicit-any
-type OnnxRuntime = any;
-
-/** The runtime: from ORT_DIR where there is no network, else from npm; null, after a line, if neither. */
-async function loadOnnxRuntime(): Promise<OnnxRuntime | null> {
-  const folder = process.env.ORT_DIR;
-  const source = folder
-    ? `file://${folder}/ort.webgpu.bundle.min.mjs`
-    : "npm:onnxruntime-web@1.30.0/webgpu";
-  try {
-    const ort = await import(source);
-    ort.env.logLevel = "error";
-    ort.env.wasm.numThreads = 1;
-    if (folder) {
-      const bytes = readFileSync(`${folder}/ort.wasm`);
-      ort.env.wasm.wasmBinary = bytes.buffer.slice(
-        bytes.byteOffset,
-        bytes.byteOffset + bytes.byteLength,
-      );
-    }
-    return ort;
-  } catch (error) {
-    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
-    return null;
-  }
-}
 
 /** Puts timestamps into the passes that others begin on a device. */
 class PassTimer {
@@ -128,7 +102,7 @@ async function openPeerDevice(): Promise<GPUDevice | null> {
       },
     });
   } catch (error) {
-    console.log(`  onnxruntime-web is left out: ${(error as Error).message.split("\n")[0]}`);
+    console.log(`  onnxruntime-web is left out: ${firstLine(error)}`);
     return null;
   }
 }
@@ -146,7 +120,7 @@ export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<Be
         lines.push(await benchShape(ort, device, timer, shape));
       } catch (error) {
         const what = `${shape.batch} x ${shape.kvLen}, ${shape.numQoHeads}/${shape.numKvHeads}`;
-        const why = (error as Error).message.split("\n")[0].slice(0, 120);
+        const why = firstLine(error).slice(0, 120);
         console.log(`  onnxruntime-web ${what}: left out, ${why}`);
       }
     }
@@ -156,6 +130,21 @@ export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<Be
     adapter = null;
   }
   return lines;
+}
+
+const BLOCK_BYTES = 1 << 21;
+
+/** Halves between 0.5 and 1 in magnitude: random mantissas and signs. */
+function randomHalves(device: GPUDevice): GPUBuffer {
+  const buffer = device.createBuffer({ size: BLOCK_BYTES, usage: USAGE.COPY_SRC | USAGE.COPY_DST });
+  // No more at once, says the interface.
+  const part = new Uint16Array(1 << 15);
+  for (let at = 0; at < BLOCK_BYTES; at += part.byteLength) {
+    crypto.getRandomValues(part);
+    for (let i = 0; i < part.length; i++) part[i] = (part[i] & 0x83ff) | 0x3800;
+    device.queue.writeBuffer(buffer, at, part);
+  }
+  return buffer;
 }
 
 async function benchShape(
@@ -172,7 +161,8 @@ async function benchShape(
       preferredOutputLocation: "gpu-buffer",
     },
   );
-  const buffers: GPUBuffer[] = [];
+  const block = randomHalves(device);
+  const buffers: GPUBuffer[] = [block];
   const tensor = (dims: number[]) => {
     const bytes = 2 * dims.reduce((a, b) => a * b);
     const size = Math.max(16, bytes);
@@ -181,14 +171,7 @@ async function benchShape(
       usage: USAGE.STORAGE | USAGE.COPY_SRC | USAGE.COPY_DST,
     });
     buffers.push(buffer);
-    // Halves between 0.5 and 1 in magnitude: random mantissas and signs.
-    const block = new Uint16Array(Math.min(1 << 15, bytes / 2));
-    crypto.getRandomValues(block);
-    for (let i = 0; i < block.length; i++) block[i] = (block[i] & 0x83ff) | 0x3800;
-    for (let at = 0; at < bytes; at += block.byteLength) {
-      const part = block.subarray(0, Math.min(block.length, (bytes - at) / 2));
-      device.queue.writeBuffer(buffer, at, part);
-    }
+    repeatInto(device, block, BLOCK_BYTES, buffer, bytes);
     return ort.Tensor.fromGpuBuffer(buffer, { dataType: "float16", dims });
   };
   try {
@@ -214,7 +197,7 @@ async function benchShape(
       await run();
       times.push(await timer.take());
     }
-    const wanted = { shape, kvDtype: "float16" as const };
+    const wanted = { shape, dtype: "float16" as const };
     return {
       family: "decode",
       library: "onnxruntime-web",

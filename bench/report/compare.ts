@@ -74,6 +74,7 @@ function byKey(lines: readonly BenchLine[]): Map<string, BenchLine[]> {
       shape.batch,
       shape.qoLen,
       shape.kvLen,
+      shape.kvTokens ?? null,
       shape.numQoHeads,
       shape.numKvHeads,
       shape.headDim,

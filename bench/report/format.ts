@@ -59,9 +59,9 @@ export function shapeText(shape: BenchShape): string {
 }
 
 /** How many requests of how many tokens. */
-export function tokensText({ batch, qoLen, kvLen }: BenchShape): string {
+export function tokensText({ batch, qoLen, kvLen, kvTokens }: BenchShape): string {
   const tokens = qoLen === 1
-    ? `${kvLen} keys`
+    ? `${kvTokens === undefined ? kvLen : `1 to ${kvLen}`} keys`
     : qoLen === kvLen
     ? `${kvLen} tokens`
     : `${qoLen} tokens over ${kvLen} keys`;

@@ -10,13 +10,14 @@
 
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { BenchError } from "../bench_error.ts";
+import { writeAll } from "../write.ts";
 import { compare } from "./compare.ts";
 import { drawPlots, NoVegaError, type Pictures, standalone } from "./draw.ts";
 import { type NamedResult, page } from "./page.ts";
 import { plotsOf } from "./plots.ts";
 import type { Plot } from "./plots/theme.ts";
-import { readResult, ReportError } from "./read.ts";
-import { writeAll } from "./write.ts";
+import { readResult } from "./read.ts";
 
 const USAGE = "deno task bench:report a.json [b.json] [--out folder]";
 
@@ -61,7 +62,7 @@ export async function report(
     for (const [name, text] of files) if (text !== null) log(join(folder, name));
     return 0;
   } catch (error) {
-    if (!(error instanceof ReportError)) throw error;
+    if (!(error instanceof BenchError)) throw error;
     complain(`bench:report: ${error.message}`);
     return 2;
   }
@@ -78,16 +79,16 @@ function options(args: readonly string[]): { paths: string[]; out: string | unde
   });
   for (const token of tokens) {
     if (token.kind === "option" && token.name !== "out") {
-      throw new ReportError(`${token.rawName} is unknown; usage: ${USAGE}`);
+      throw new BenchError(`${token.rawName} is unknown; usage: ${USAGE}`);
     }
   }
   const { out } = values;
   if (out !== undefined && (typeof out !== "string" || out === "")) {
-    throw new ReportError(`--out needs a folder; usage: ${USAGE}`);
+    throw new BenchError(`--out needs a folder; usage: ${USAGE}`);
   }
   if (positionals.length !== 1 && positionals.length !== 2) {
     const got = positionals.length === 0 ? "no file" : `${positionals.length} files`;
-    throw new ReportError(`one or two result files are needed, and ${got} given; usage: ${USAGE}`);
+    throw new BenchError(`one or two result files are needed, and ${got} given; usage: ${USAGE}`);
   }
   return { paths: positionals, out };
 }

@@ -5,16 +5,8 @@
  * @module
  */
 
+import { BenchError } from "../bench_error.ts";
 import { type BenchResult, RESULT_VERSION } from "../results.ts";
-
-/** What a person can put right: said in one line, without a stack. */
-export class ReportError extends Error {
-  /** Makes one line of any message, since parsers and systems answer with several. */
-  constructor(message: string) {
-    super(message.replace(/\s+/g, " ").trim());
-    this.name = "ReportError";
-  }
-}
 
 /** Reads and checks a file. */
 export async function readResult(path: string): Promise<BenchResult> {
@@ -22,7 +14,7 @@ export async function readResult(path: string): Promise<BenchResult> {
   try {
     text = await Deno.readTextFile(path);
   } catch (error) {
-    throw new ReportError(`${path} cannot be read: ${(error as Error).message}`);
+    throw new BenchError(`${path} cannot be read: ${(error as Error).message}`);
   }
   return parseResult(text, path);
 }
@@ -33,16 +25,16 @@ export function parseResult(text: string, name: string): BenchResult {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new ReportError(`${name} is not JSON: ${(error as Error).message}`);
+    throw new BenchError(`${name} is not JSON: ${(error as Error).message}`);
   }
   if (!isRecord(value) || !("version" in value) || !("lines" in value)) {
-    throw new ReportError(
+    throw new BenchError(
       `${name} is no result of deno task bench: it has no version and no lines`,
     );
   }
   // Before all else: another version may have any shape.
   if (value.version !== RESULT_VERSION) {
-    throw new ReportError(
+    throw new BenchError(
       `${name} has version ${JSON.stringify(value.version)} of the format, ` +
         `and this report reads version ${RESULT_VERSION}: run the bench again`,
     );
@@ -79,6 +71,7 @@ function checkLine(line: Place): void {
   line.at("shape").unlessNull((shape) => {
     const sizes = ["batch", "qoLen", "kvLen", "numQoHeads", "numKvHeads", "headDim"];
     for (const field of sizes) shape.at(field).positive();
+    shape.at("kvTokens").ifThere((tokens) => tokens.positive());
   });
   checkSamples(line.at("time"));
   line.at("wall").ifThere(checkSamples);
@@ -160,6 +153,6 @@ class Place {
 
   fail(expected: string): never {
     const got = JSON.stringify(this.value)?.slice(0, 60) ?? "missing";
-    throw new ReportError(`${this.file}: ${this.path} is ${got}, but should be ${expected}`);
+    throw new BenchError(`${this.file}: ${this.path} is ${got}, but should be ${expected}`);
   }
 }

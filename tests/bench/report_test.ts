@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { BenchError } from "../../bench/bench_error.ts";
 import type { BenchLine, BenchResult } from "../../bench/results.ts";
 import { compare } from "../../bench/report/compare.ts";
 import { inline, NoVegaError, standalone } from "../../bench/report/draw.ts";
@@ -10,7 +11,7 @@ import { report } from "../../bench/report/main.ts";
 import { page } from "../../bench/report/page.ts";
 import { plotsOf } from "../../bench/report/plots.ts";
 import type { Plot } from "../../bench/report/plots/theme.ts";
-import { parseResult, ReportError } from "../../bench/report/read.ts";
+import { parseResult } from "../../bench/report/read.ts";
 import { line, sample, shape } from "./report_sample.ts";
 
 const SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9"><g id="clip0"/>' +
@@ -95,7 +96,7 @@ Deno.test("report: what is no result is refused in one line that says where and 
   for (const [value, message] of refusals) {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     assert.throws(() => parseResult(text, "a.json"), (error: unknown) => {
-      assert.ok(error instanceof ReportError);
+      assert.ok(error instanceof BenchError);
       assert.match(error.message, message);
       assert.doesNotMatch(error.message, /\n/);
       return true;

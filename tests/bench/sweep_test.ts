@@ -1,20 +1,22 @@
 /** The sweep's command line, and the bound that a share is taken of. */
 
 import assert from "node:assert/strict";
-import { boundOf } from "../../bench/gpu/decode.ts";
+import { TUNING_NAMES } from "../../bench/gpu/decode_call.ts";
+import { boundOf } from "../../bench/gpu/measure.ts";
 import { combinations, parseSweep } from "../../bench/gpu/sweep.ts";
 
 Deno.test("parseSweep() reads lists by the names of the tuning constants", () => {
-  assert.deepEqual(parseSweep(["maxRows=2,4", "workgroup=64"]), {
-    maxRows: [2, 4],
-    workgroup: [64],
-  });
+  assert.ok(TUNING_NAMES.length > 1);
+  for (const name of TUNING_NAMES) {
+    assert.deepEqual(parseSweep([`${name}=0,4`, `${name}=16`]), { [name]: [16] });
+  }
+  assert.deepEqual(parseSweep(["a=2,4", "b=64"], ["a", "b"]), { a: [2, 4], b: [64] });
 });
 
-Deno.test("parseSweep() refuses unknown names and what is no number", () => {
-  assert.throws(() => parseSweep(["rows=2"]), /rows is none of maxHeads, maxTeam/);
-  for (const text of ["maxRows", "maxRows=", "maxRows=2,x", "maxRows=0", "maxRows=1.5"]) {
-    assert.throws(() => parseSweep([text]), /expected whole numbers/, text);
+Deno.test("parseSweep() refuses unknown names and what is no whole number", () => {
+  assert.throws(() => parseSweep(["c=2"], ["a", "b"]), /--sweep c=2: c is none of a, b/);
+  for (const text of ["a", "a=", "a=2,x", "a=-1", "a=1.5", "a=1,,2", "a=1e2"]) {
+    assert.throws(() => parseSweep([text], ["a"]), /expected whole numbers/, text);
   }
 });
 

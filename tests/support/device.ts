@@ -12,10 +12,10 @@
  */
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
 import { type Device, openDevice } from "@kvasir/attention";
 import type { KvasirDevice } from "../../src/device.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
+import { putDawnOnNavigator } from "../../tools/dawn.ts";
 
 /** The rows of the table. */
 export type BackendName = "wasm" | "webgpu" | "webgpu, portable rung";
@@ -31,30 +31,6 @@ else announceMissingAdapter();
 async function findAdapter(): Promise<GPUAdapter | null> {
   if (Deno.env.get("KVASIR_GPU") === "dawn") await putDawnOnNavigator();
   return await navigator.gpu?.requestAdapter() ?? null;
-}
-
-/** The part of npm `webgpu` that is used here. */
-interface DawnModule {
-  create(options: string[]): GPU;
-  readonly globals: Record<string, unknown>;
-}
-
-/** Makes Dawn the WebGPU of this process, so that the library finds it where it always looks. */
-async function putDawnOnNavigator(): Promise<void> {
-  // Not a literal: who does not ask for Dawn need not have its 100 MB. On a machine without a
-  // network, DAWN_NODE names the addon itself.
-  const addon = Deno.env.get("DAWN_NODE");
-  const specifier = "npm:webgpu@0.6.2";
-  const { create, globals }: DawnModule = addon
-    ? createRequire(import.meta.url)(addon)
-    : await import(specifier);
-  // Dawn asks for its events in every turn of the loop, each of which costs Deno more than the last;
-  // a compilation of a second took minutes.
-  const setImmediate = (poll: () => void) => setTimeout(poll, 1);
-  Object.assign(globalThis, globals, { setImmediate });
-  // timestamp-query and subgroups on software adapters count as unsafe.
-  const gpu = create(["backend=vulkan", "enable-dawn-features=allow_unsafe_apis"]);
-  Object.defineProperty(navigator, "gpu", { value: gpu, configurable: true });
 }
 
 /** Notes every device that is opened, by whomever, and the errors that no scope of it caught. */

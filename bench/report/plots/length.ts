@@ -29,7 +29,8 @@ export function lengthPanels(result: BenchResult): LengthPanel[] {
   const groups = new Map<string, (BenchLine & { shape: BenchShape })[]>();
   for (const line of result.lines) {
     const { family, shape, bytes, flops } = line;
-    if (shape === null) continue;
+    // A batch of mixed lengths has no place on an axis of lengths.
+    if (shape === null || shape.kvTokens !== undefined) continue;
     if ((shape.qoLen === 1 ? bytes : flops) === 0) continue;
     const tokens = shape.qoLen === 1
       ? ""

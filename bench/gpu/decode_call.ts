@@ -1,0 +1,31 @@
+/**
+ * The one place where the bench meets the planning of decode: from a problem and its operands to the
+ * dispatches of one call, whatever their number.
+ *
+ * @module
+ */
+
+import type { AttentionProblem } from "../../src/attention_problem.ts";
+import type { AttentionOperands } from "../../src/backend.ts";
+import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
+import { compileDecode, decodeDispatches } from "../../src/webgpu/decode.ts";
+import { planDecode } from "../../src/webgpu/decode_plan.ts";
+import { DECODE_TUNING_NAMES } from "../../src/webgpu/decode_tuning.ts";
+import type { Dispatch } from "../../src/webgpu/dispatch.ts";
+import type { Tuning } from "./family.ts";
+
+/** The constants that a sweep of decode may try. */
+export const TUNING_NAMES: readonly string[] = DECODE_TUNING_NAMES;
+
+/** The dispatches of one call; buffers that live as long as these are entered in `temporary`. */
+export async function decodeCall(
+  backend: WebGpuBackend,
+  problem: AttentionProblem,
+  operands: AttentionOperands,
+  temporary: GPUBuffer[],
+  tuning?: Tuning,
+): Promise<Dispatch[]> {
+  const plan = planDecode(problem, backend.capabilities, tuning);
+  const kernels = await compileDecode(backend, plan);
+  return decodeDispatches(backend, plan, kernels, problem, operands, temporary);
+}

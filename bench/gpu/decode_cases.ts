@@ -1,0 +1,86 @@
+/**
+ * The decode problems that are timed, and what they have to move and to compute.
+ *
+ * @module
+ */
+
+import type { DType } from "@kvasir/attention";
+import { bytesPerElement } from "../../src/dtype.ts";
+import type { BenchShape } from "../results.ts";
+
+/** A decode problem. */
+export interface DecodeProblem {
+  readonly shape: BenchShape;
+  readonly dtype: DType;
+  /** Keys of each request, where they differ. */
+  readonly seqLens?: readonly number[];
+}
+
+const HEAD_DIM = 128;
+const DTYPES = ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"] as const;
+
+function shape(
+  batch: number,
+  kvLen: number,
+  numQoHeads: number,
+  numKvHeads: number,
+): BenchShape {
+  return { batch, qoLen: 1, kvLen, numQoHeads, numKvHeads, headDim: HEAD_DIM };
+}
+
+/** Lengths from 1 to `longest`, the same in every run. */
+export function mixedLengths(batch: number, longest: number): number[] {
+  let state = 1;
+  return Array.from({ length: batch }, () => {
+    state = Math.imul(state, 1664525) + 1013904223 >>> 0;
+    return 1 + Math.floor(state / 2 ** 32 * longest);
+  });
+}
+
+/** A padded batch whose requests have lengths from 1 to `kvLen`. */
+function mixed(base: BenchShape): Pick<DecodeProblem, "shape" | "seqLens"> {
+  const seqLens = mixedLengths(base.batch, base.kvLen);
+  return { shape: { ...base, kvTokens: seqLens.reduce((a, b) => a + b) }, seqLens };
+}
+
+const inEachDtype = (
+  problems: readonly Pick<DecodeProblem, "shape" | "seqLens">[],
+): readonly DecodeProblem[] =>
+  problems.flatMap((problem) => DTYPES.map((dtype) => ({ ...problem, dtype })));
+
+/**
+ * Every group size at one cache, the shapes of FlashInfer's own measurements
+ * (bench/peers/flashinfer.ts), and a batch of mixed lengths.
+ */
+export const DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
+  ...[1, 2, 3, 4, 5, 6, 7, 8].map((group) => ({ shape: shape(64, 4096, 8 * group, 8) })),
+  { shape: shape(16, 1024, 32, 32) },
+  { shape: shape(64, 1024, 32, 8) },
+  { shape: shape(256, 1024, 32, 8) },
+  { shape: shape(1, 8192, 32, 8) },
+  { shape: shape(1, 131072, 32, 8) },
+  mixed(shape(64, 8192, 32, 8)),
+]);
+
+/** For software adapters. */
+export const SMALL_DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
+  { shape: shape(2, 256, 4, 4) },
+  { shape: shape(2, 256, 8, 2) },
+  mixed(shape(4, 256, 8, 2)),
+]);
+
+/** Keys of all requests together. */
+function tokens({ batch, kvLen, kvTokens }: BenchShape): number {
+  return kvTokens ?? batch * kvLen;
+}
+
+/** Bytes that decode has to move: k and v as far as they count, and q and out in float16. */
+export function decodeBytes({ shape: s, dtype }: DecodeProblem): number {
+  const cache = 2 * tokens(s) * s.numKvHeads * s.headDim * bytesPerElement(dtype);
+  return cache + 2 * s.batch * s.numQoHeads * s.headDim * 2;
+}
+
+/** Operations of decode, as FlashInfer counts them. */
+export function decodeFlops({ shape: s }: DecodeProblem): number {
+  return 4 * s.numQoHeads * tokens(s) * s.headDim;
+}

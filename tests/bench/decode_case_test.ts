@@ -1,0 +1,122 @@
+/** The decode family of the bench: its problems, and what it does with them on a device. */
+
+import assert from "node:assert/strict";
+import { decodeCase } from "../../bench/gpu/decode.ts";
+import {
+  DECODE_PROBLEMS,
+  decodeBytes,
+  decodeFlops,
+  type DecodeProblem,
+  mixedLengths,
+  SMALL_DECODE_PROBLEMS,
+} from "../../bench/gpu/decode_cases.ts";
+import { caseName } from "../../bench/gpu/family.ts";
+import { benchGpu } from "../../bench/gpu/main.ts";
+import { openGpu } from "../../bench/gpu/open.ts";
+import { chromeTrace } from "../../bench/gpu/profile.ts";
+import { GpuTimer } from "../../bench/gpu/timing.ts";
+import { gpuTest } from "../support/device.ts";
+
+const names = DECODE_PROBLEMS.map((problem) => caseName(decodeCase(problem)));
+
+Deno.test("decode problems have names of their own, every group from 1 to 8, and all dtypes", () => {
+  assert.equal(new Set(names).size, names.length);
+  for (let group = 1; group <= 8; group++) {
+    for (const dtype of ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]) {
+      assert.ok(names.includes(`decode 64 x 4096 keys, ${8 * group}/8, ${dtype}`));
+    }
+  }
+  assert.ok(names.includes("decode 64 x 1..8192 keys, 32/8, float8_e5m2"));
+});
+
+Deno.test("mixed lengths are the same in every run, and bytes are counted by them", () => {
+  const lengths = mixedLengths(64, 8192);
+  assert.deepEqual(lengths, mixedLengths(64, 8192));
+  assert.ok(lengths.every((n) => Number.isInteger(n) && n >= 1 && n <= 8192));
+  const mean = lengths.reduce((a, b) => a + b) / 64;
+  assert.ok(mean > 3000 && mean < 5200 && new Set(lengths).size > 50);
+  const mixed = DECODE_PROBLEMS.find(({ seqLens, dtype }) => seqLens && dtype === "float16")!;
+  const keys = mixed.seqLens!.reduce((a, b) => a + b);
+  assert.equal(mixed.shape.kvTokens, keys);
+  assert.equal(decodeBytes(mixed), keys * 2 * 8 * 128 * 2 + 2 * 64 * 32 * 128 * 2);
+  assert.equal(decodeFlops(mixed), 4 * 32 * 128 * keys);
+});
+
+const small = SMALL_DECODE_PROBLEMS.find(({ seqLens, dtype }) => seqLens && dtype === "float16")!;
+const QUIET = { quick: true, filter: "", sweep: null, profile: false, peers: false };
+
+/** What `work` prints. */
+async function printed(work: () => Promise<void>): Promise<string[]> {
+  const lines: string[] = [];
+  const { log } = console;
+  console.log = (line) => lines.push(line);
+  try {
+    await work();
+  } finally {
+    console.log = log;
+  }
+  return lines;
+}
+
+gpuTest("a result that is not there yet is found to be wrong", async () => {
+  const backend = (await openGpu())!;
+  const timer = new GpuTimer(backend.device);
+  const open = await decodeCase(small).open(backend);
+  try {
+    await assert.rejects(open.check(), /^Error: request 0 is wrong at \d+: /);
+    await timer.once(open.calls);
+    assert.ok(await open.check() < 2e-3);
+    // Copies differ in k and v alone, and all of them are written to one out.
+    const buffers = open.calls.map((call) =>
+      call.flatMap(({ resources }) => resources.map(({ buffer }) => buffer))
+    );
+    assert.ok(buffers.length > 1);
+    for (const other of buffers.slice(1)) {
+      assert.equal(other.filter((buffer, i) => buffer !== buffers[0][i]).length, 2);
+    }
+    await open.callAndRead();
+  } finally {
+    open.release();
+    timer.destroy();
+    backend.destroy();
+  }
+});
+
+gpuTest("a shape that the device is too small for is left out with one line", async () => {
+  const huge: DecodeProblem = {
+    shape: { ...small.shape, batch: 4096, kvLen: 1 << 20, kvTokens: undefined },
+    dtype: "float16",
+  };
+  const cases = [huge, small].map(decodeCase);
+  const lines = await printed(async () => {
+    const result = (await benchGpu(QUIET, () => cases))!;
+    assert.deepEqual(result.lines.map(({ shape }) => shape), [small.shape]);
+    const [{ wall, time, error, share }] = result.lines;
+    assert.ok(wall!.median > 0 && time.raw.length >= 5 && error! < 2e-3 && share! > 0);
+    result.backend.destroy();
+  });
+  const leftOut = lines.filter((line) => line.includes("left out"));
+  assert.equal(leftOut.length, 1);
+  assert.match(leftOut[0], /^ {2}decode 4096 x 1048576 keys, 8\/2, float16 +left out: [^\n]+$/);
+});
+
+gpuTest("a profile is a Chrome trace of one call's dispatches", async () => {
+  let text = "";
+  await printed(async () => {
+    const result = (await benchGpu({ ...QUIET, profile: true }, () => [decodeCase(small)]))!;
+    text = chromeTrace(result.profile, "a device");
+    result.backend.destroy();
+  });
+  const { traceEvents } = JSON.parse(text);
+  const [call, ...dispatches] = traceEvents.filter(({ ph }: { ph: string }) => ph === "X");
+  assert.equal(call.name, caseName(decodeCase(small)));
+  assert.ok(dispatches.length >= 1);
+  assert.match(dispatches[0].name, /^decode\./);
+  let end = call.ts;
+  for (const { ts, dur } of dispatches) {
+    assert.ok(dur > 0 && ts >= end);
+    end = ts + dur;
+  }
+  // JSON keeps fractions of a microsecond, not their sums.
+  assert.ok(end <= call.ts + call.dur + 1e-6);
+});
