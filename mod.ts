@@ -47,10 +47,14 @@ export {
   ShapeError,
 } from "./src/errors.ts";
 export { decodeFp8, type DecodeFp8Options, encodeFp8, type EncodeFp8Options } from "./src/fp8.ts";
+export { mergeState, mergeStateInPlace, mergeStates } from "./src/merge.ts";
+export type { MergeInPlaceOptions } from "./src/merge_problem.ts";
 export { openDevice, type OpenDeviceOptions, type Progress } from "./src/open_device.ts";
 export type {
   DecodeOptions,
+  HeadValues,
   KvLayout,
+  LseBase,
   PaddedDecodeOptions,
   PosEncodingMode,
 } from "./src/options.ts";

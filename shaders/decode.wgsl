@@ -30,6 +30,10 @@ import package::team::{
   rows_max, rows_sum, team_any, team_gather, team_gather_heads, team_reduce,
 };
 
+// Shuffles under a branch that whole subgroups take; Tint cannot see that they do. (WESL keeps it in the
+// main module only.)
+@if(enable_subgroups) diagnostic(off, subgroup_uniformity);
+
 @group(0) @binding(2) var<storage, read> q: array<q_format::Quad>;
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
 @group(0) @binding(4) var<storage, read> v: array<Piece>;
@@ -124,7 +128,11 @@ fn main(
   @builtin(workgroup_id) workgroup: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) local: u32,
+  @if(subgroups) @builtin(subgroup_invocation_id) subgroup_place: u32,
 ) {
+  // Where teams meet: in the subgroup, or in workgroup memory.
+  @if(subgroups) let place = subgroup_place;
+  @else let place = local;
   let index = workgroup.y * grid.x + workgroup.x;
   if (index >= params.num_work) {
     return;
@@ -247,7 +255,7 @@ fn main(
       }
     }
     @if(!early) k_pieces = load_keys(work, kv_head, next, lane);
-    var own = team_reduce(partial, local);
+    var own = team_reduce(partial, place);
 
     @if(alibi || soft_cap) {
       @unroll for (var i = 0u; i < OWN; i++) {
@@ -279,7 +287,7 @@ fn main(
         reference[i] = largest;
         denominator[i] *= rescale[i];
       }
-      let rescales = team_gather_heads(rescale, local);
+      let rescales = team_gather_heads(rescale, place);
       @unroll for (var h = 0u; h < HEADS; h++) {
         @unroll for (var i = 0u; i < LANE_QUADS; i++) {
           output[h * LANE_QUADS + i] *= rescales[h];
@@ -290,7 +298,7 @@ fn main(
       own[i] = exp2(own[i] - reference[i % REFS]);
       denominator[i % REFS] += own[i];
     }
-    let weights = team_gather(own, local);
+    let weights = team_gather(own, place);
 
     if (!is_whole) {
       v_pieces = present(v_pieces, first, work.end_key);

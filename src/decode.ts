@@ -4,21 +4,20 @@
  * @module
  */
 
-import { type DecodeCall, paddedDecode, singleDecode } from "./decode_problem.ts";
+import { TENSOR_OPTIONS } from "./decode_options.ts";
+import { paddedDecode, singleDecode } from "./decode_problem.ts";
+import { DTypeError } from "./errors.ts";
 import type { DecodeOptions, PaddedDecodeOptions } from "./options.ts";
-import {
-  asDeviceTensor,
-  commonDevice,
-  type DeviceTensor,
-  type Tensor,
-  useTensors,
-} from "./tensor.ts";
+import { asDeviceTensor, commonDevice, DeviceTensor, type Tensor, useTensors } from "./tensor.ts";
 
 /** An attention output with the log-sum-exp of its logits. */
 export interface AttentionWithLse {
-  /** The output, in q's shape and dtype. */
+  /** The output, in q's shape. */
   readonly out: Tensor;
-  /** Float32, q's shape without the head dim: log2 of the sum of exp of the scaled logits. */
+  /**
+   * Float32, q's shape without the head dim: the logarithm (base 2, or natural with
+   * `lseBase: "ln"`) of the sum of exp of the logits.
+   */
   readonly lse: Tensor;
 }
 
@@ -29,11 +28,11 @@ export interface AttentionWithLse {
  * `out[h] = softmax(smScale · q[h]·k[:, h / group]) · v[:, h / group]`, with
  * `group = Hq / Hkv` of any size.
  *
- * @param q `[Hq, D]`; float32, float16 or bfloat16.
+ * @param q `[Hq, D]`; any dtype.
  * @param k `[L, Hkv, D]`, or `[Hkv, L, D]` with `kvLayout: "HND"`; any dtype.
  * @param v k's shape and dtype.
  * @param options See {@linkcode DecodeOptions}.
- * @returns `[Hq, D]` in q's dtype; with `returnLse: true` also the lse, `[Hq]` in float32.
+ * @returns `[Hq, D]` in `outDtype`; with `returnLse: true` also the lse, `[Hq]` in float32.
  * @throws {ShapeError} `DTypeError` or `OptionError`, before anything runs, when an argument does
  *   not fit; `LimitError` when the device is too small for it; `DestroyedError`,
  *   `DeviceMismatchError`; `OutOfMemoryError`, `DeviceLostError` or `ShaderError` from the GPU.
@@ -76,7 +75,7 @@ export function singleDecodeWithKvCache(
   v: Tensor,
   options: DecodeOptions = {},
 ): Promise<Tensor | AttentionWithLse> {
-  return decode(q, k, v, (...specs) => singleDecode(...specs, options));
+  return decode(q, k, v, options, singleDecode);
 }
 
 /**
@@ -86,11 +85,11 @@ export function singleDecodeWithKvCache(
  * `out[b, h] = softmax(smScale · q[b, h]·k[b, :n, h / group]) · v[b, :n, h / group]`, with
  * `n = seqLens[b]` and `group = Hq / Hkv` of any size.
  *
- * @param q `[B, Hq, D]`; float32, float16 or bfloat16.
+ * @param q `[B, Hq, D]`; any dtype.
  * @param k `[B, L, Hkv, D]`, or `[B, Hkv, L, D]` with `kvLayout: "HND"`; any dtype.
  * @param v k's shape and dtype.
  * @param options See {@linkcode PaddedDecodeOptions}.
- * @returns `[B, Hq, D]` in q's dtype; with `returnLse: true` also the lse, `[B, Hq]` in float32.
+ * @returns `[B, Hq, D]` in `outDtype`; with `returnLse: true` also the lse, `[B, Hq]` in float32.
  * @throws {ShapeError} `DTypeError` or `OptionError`, before anything runs, when an argument does
  *   not fit; `LimitError` when the device is too small for it; `DestroyedError`,
  *   `DeviceMismatchError`; `OutOfMemoryError`, `DeviceLostError` or `ShaderError` from the GPU.
@@ -139,7 +138,7 @@ export function batchDecodeWithPaddedKvCache(
   v: Tensor,
   options: PaddedDecodeOptions = {},
 ): Promise<Tensor | AttentionWithLse> {
-  return decode(q, k, v, (...specs) => paddedDecode(...specs, options));
+  return decode(q, k, v, options, paddedDecode);
 }
 
 /** Checks, allocates the results and hands over to the backend; a failure leaves no tensor behind. */
@@ -147,16 +146,23 @@ async function decode(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  check: (q: DeviceTensor, k: DeviceTensor, v: DeviceTensor) => DecodeCall,
+  options: PaddedDecodeOptions,
+  check: typeof paddedDecode,
 ): Promise<Tensor | AttentionWithLse> {
   const inputs = [
     ["q", asDeviceTensor("q", q)],
     ["k", asDeviceTensor("k", k)],
     ["v", asDeviceTensor("v", v)],
   ] as const;
-  const device = commonDevice(inputs);
-  const call = check(inputs[0][1], inputs[1][1], inputs[2][1]);
+  const specs = [inputs[0][1], inputs[1][1], inputs[2][1]] as const;
+  const held = tensorsOf(options);
+  const device = commonDevice([...inputs, ...held]);
+  // Where no option is a tensor, all is checked before the caller can change anything.
+  const checked = held.length === 0 ? check(...specs, options) : null;
+  const later = held.length === 0 ? null : withValues(options, held);
+  later?.catch(() => {}); // heard of below, unless another tensor fails first
   return await useTensors(inputs, async ([qStorage, kStorage, vStorage]) => {
+    const call = checked ?? check(...specs, await later!);
     const out = device.empty(call.outShape, call.problem.outDtype);
     const lse = call.returnLse ? device.empty(call.lseShape, "float32") : null;
     const results = lse ? [["out", out], ["lse", lse]] as const : [["out", out]] as const;
@@ -179,4 +185,43 @@ async function decode(
       throw error;
     }
   });
+}
+
+/** An option that is a tensor, with the name that errors give it. */
+type HeldTensor = readonly [subject: string, tensor: DeviceTensor];
+
+/** The options that are tensors; each must be a list of float32. */
+function tensorsOf(options: PaddedDecodeOptions): HeldTensor[] {
+  const held: HeldTensor[] = [];
+  for (const name of TENSOR_OPTIONS) {
+    const value: unknown = (options as PaddedDecodeOptions | null)?.[name];
+    if (!(value instanceof DeviceTensor)) continue;
+    if (value.dtype !== "float32" || value.shape.length !== 1) {
+      throw new DTypeError(`options.${name}`, {
+        got: `a tensor of ${value.dtype} with shape [${value.shape.join(", ")}]`,
+        expected: "float32 of rank 1, one number a head",
+        hint: 'Make it with device.tensor(values, [heads], "float32"), or give a plain array.',
+      });
+    }
+    held.push([`options.${name}`, value]);
+  }
+  return held;
+}
+
+/** A copy of the options with the values of the tensors, whose reading begins at once. */
+async function withValues(
+  options: PaddedDecodeOptions,
+  held: readonly HeldTensor[],
+): Promise<PaddedDecodeOptions> {
+  const copy: Record<string, unknown> = Object.fromEntries(
+    Object.entries(options).map(([name, value]) => [
+      name,
+      Array.isArray(value) || ArrayBuffer.isView(value)
+        ? Array.from(value as ArrayLike<unknown>)
+        : value,
+    ]),
+  );
+  const values = await Promise.all(held.map(([, tensor]) => tensor.read()));
+  held.forEach(([subject], i) => copy[subject.replace("options.", "")] = values[i]);
+  return copy as PaddedDecodeOptions;
 }

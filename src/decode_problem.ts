@@ -7,15 +7,17 @@
 
 import { type AttentionProblem, type CacheStrides, REQUEST_WORDS } from "./attention_problem.ts";
 import type { DType } from "./dtype.ts";
-import { DTypeError, OptionError, ShapeError } from "./errors.ts";
+import { DTypeError, ShapeError } from "./errors.ts";
 import {
   checkDecodeOptions,
-  type CheckedDecodeOptions,
-  type KvLayout,
+  checkKvLayout,
+  checkReturnLse,
+  checkSeqLens,
+  type DecodeSettings,
   PADDED_DECODE_OPTIONS,
-  type PaddedDecodeOptions,
   SINGLE_DECODE_OPTIONS,
-} from "./options.ts";
+} from "./decode_options.ts";
+import type { KvLayout, PaddedDecodeOptions } from "./options.ts";
 import { show } from "./shape.ts";
 
 /** The part of a tensor that planning sees. */
@@ -40,8 +42,8 @@ export function paddedDecode(
   options: PaddedDecodeOptions,
 ): DecodeCall {
   const [batch, numQoHeads, headDim] = checkRank("q", q, ["B", "Hq", "D"]);
-  const checked = checkDecodeOptions(options, PADDED_DECODE_OPTIONS, headDim);
-  const cacheDims = checked.kvLayout === "NHD" ? ["B", "L", "Hkv", "D"] : ["B", "Hkv", "L", "D"];
+  const layout = checkKvLayout(options, PADDED_DECODE_OPTIONS);
+  const cacheDims = layout === "NHD" ? ["B", "L", "Hkv", "D"] : ["B", "Hkv", "L", "D"];
   const [cacheBatch, ...rest] = checkRank("k", k, cacheDims);
   if (cacheBatch !== batch) {
     throw new ShapeError("k", {
@@ -50,18 +52,15 @@ export function paddedDecode(
       hint: "The first dim of q, k and v is the batch.",
     });
   }
-  const cache = cacheSizes(rest, checked.kvLayout);
+  const cache = cacheSizes(rest, layout);
   checkCache(q, k, v, numQoHeads, headDim, cache);
+  const settings = checkDecodeOptions(options, { ...cache, numQoHeads }, q.dtype);
+  const kvLens = checkSeqLens(options.seqLens, batch, cache.length);
   return {
-    problem: decodeProblem(q, k, checked, {
-      numQoHeads,
-      headDim,
-      cache,
-      kvLens: checkSeqLens(checked.seqLens, batch, cache.length),
-    }),
+    problem: decodeProblem(q, k, settings, { layout, numQoHeads, cache, kvLens }),
     outShape: [batch, numQoHeads, headDim],
     lseShape: [batch, numQoHeads],
-    returnLse: checked.returnLse,
+    returnLse: checkReturnLse(options),
   };
 }
 
@@ -73,15 +72,16 @@ export function singleDecode(
   options: PaddedDecodeOptions,
 ): DecodeCall {
   const [numQoHeads, headDim] = checkRank("q", q, ["Hq", "D"]);
-  const checked = checkDecodeOptions(options, SINGLE_DECODE_OPTIONS, headDim);
-  const cacheDims = checked.kvLayout === "NHD" ? ["L", "Hkv", "D"] : ["Hkv", "L", "D"];
-  const cache = cacheSizes(checkRank("k", k, cacheDims), checked.kvLayout);
+  const layout = checkKvLayout(options, SINGLE_DECODE_OPTIONS);
+  const cacheDims = layout === "NHD" ? ["L", "Hkv", "D"] : ["Hkv", "L", "D"];
+  const cache = cacheSizes(checkRank("k", k, cacheDims), layout);
   checkCache(q, k, v, numQoHeads, headDim, cache);
+  const settings = checkDecodeOptions(options, { ...cache, numQoHeads }, q.dtype);
   return {
-    problem: decodeProblem(q, k, checked, { numQoHeads, headDim, cache, kvLens: [cache.length] }),
+    problem: decodeProblem(q, k, settings, { layout, numQoHeads, cache, kvLens: [cache.length] }),
     outShape: [numQoHeads, headDim],
     lseShape: [numQoHeads],
-    returnLse: checked.returnLse,
+    returnLse: checkReturnLse(options),
   };
 }
 
@@ -138,13 +138,6 @@ function checkCache(
         "if the KV heads are not what you meant, look at kvLayout.",
     });
   }
-  if (q.dtype === "float8_e4m3fn" || q.dtype === "float8_e5m2") {
-    throw new DTypeError("q", {
-      got: q.dtype,
-      expected: "float32, float16 or bfloat16",
-      hint: "k and v may be FP8; the output has q's dtype.",
-    });
-  }
   if (v.dtype !== k.dtype) {
     throw new DTypeError("v", {
       got: v.dtype,
@@ -152,30 +145,6 @@ function checkCache(
       hint: "k and v have one dtype.",
     });
   }
-}
-
-function checkSeqLens(
-  seqLens: readonly number[] | undefined,
-  batch: number,
-  length: number,
-): readonly number[] {
-  if (seqLens === undefined) return new Array(batch).fill(length);
-  if (seqLens.length !== batch) {
-    throw new OptionError("options.seqLens", {
-      got: `${seqLens.length} lengths`,
-      expected: `${batch}, one a request`,
-      hint: "Leave seqLens out when every request uses the whole cache.",
-    });
-  }
-  seqLens.forEach((value, request) => {
-    if (Number.isInteger(value) && value >= 0 && value <= length) return;
-    throw new OptionError("options.seqLens", {
-      got: `${show(value)} for request ${request}`,
-      expected: `an integer from 0 to ${length}, the cache's length`,
-      hint: "A length counts the keys in use, from the beginning of the request's cache.",
-    });
-  });
-  return seqLens;
 }
 
 /** Strides of a dense cache, in elements. */
@@ -192,10 +161,10 @@ function cacheStrides(
 function decodeProblem(
   q: TensorSpec,
   k: TensorSpec,
-  options: CheckedDecodeOptions,
-  { numQoHeads, headDim, cache, kvLens }: {
+  settings: DecodeSettings,
+  { layout, numQoHeads, cache, kvLens }: {
+    layout: KvLayout;
     numQoHeads: number;
-    headDim: number;
     cache: CacheSizes;
     kvLens: readonly number[];
   },
@@ -204,16 +173,17 @@ function decodeProblem(
   kvLens.forEach((kvLen, request) =>
     requests.set([request, 1, kvLen, request], request * REQUEST_WORDS)
   );
+  const { headDim, numKvHeads } = cache;
   const rows = { token: numQoHeads * headDim, head: headDim };
-  const strides = cacheStrides(options.kvLayout, cache);
+  const strides = cacheStrides(layout, cache);
   return {
+    ...settings,
     numRequests: kvLens.length,
     numQoHeads,
-    numKvHeads: cache.numKvHeads,
+    numKvHeads,
     headDim,
     qDtype: q.dtype,
     kvDtype: k.dtype,
-    outDtype: q.dtype,
     qStrides: rows,
     outStrides: rows,
     kStrides: strides,
@@ -222,13 +192,5 @@ function decodeProblem(
     requests,
     pageTable: null,
     causal: false, // the one query is the last token: it sees every key
-    windowLeft: null,
-    logitScales: new Float32Array(numQoHeads).fill(options.smScale * options.kScale),
-    outScales: new Float32Array(numQoHeads).fill(options.vScale),
-    rope: null,
-    alibiSlopes: null,
-    logitsSoftCap: null,
-    sinks: null,
-    lseScale: 1,
   };
 }

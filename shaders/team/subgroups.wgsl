@@ -1,5 +1,5 @@
 // What a team of lanes does together, by shuffles. A team lies within a subgroup: TEAM is a power of
-// two, at most the smallest subgroup of the device.
+// two, at most the smallest subgroup of the device. `place` is the lane's in its subgroup.
 //
 // A team has VALUES numbers in every lane, for ROWS rows of HEADS heads (value r·HEADS + h). Summing
 // them over the lanes, it halves them as it goes, so that lane l ends with the OWN sums from
@@ -9,13 +9,11 @@ import constants::{COPIES, HALVINGS, HEADS, OWN, REFS, ROW_STRIDE, STAGES, TEAM,
 
 // Tint demands the extension, naga does not know it. (WESL wants imports before directives.)
 @if(enable_subgroups) enable subgroups;
-// Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
-@if(enable_subgroups) diagnostic(off, subgroup_uniformity);
 
-fn team_reduce(partial: array<f32, VALUES>, local: u32) -> array<f32, OWN> {
+fn team_reduce(partial: array<f32, VALUES>, place: u32) -> array<f32, OWN> {
   var sums = partial;
   @unroll for (var s = 0u; s < HALVINGS; s++) {
-    let is_upper = (local & (TEAM >> (s + 1u))) != 0u;
+    let is_upper = (place & (TEAM >> (s + 1u))) != 0u;
     @unroll for (var i = 0u; i < VALUES >> (s + 1u); i++) {
       let lower = sums[i];
       let upper = sums[i + (VALUES >> (s + 1u))];
@@ -37,29 +35,24 @@ fn team_reduce(partial: array<f32, VALUES>, local: u32) -> array<f32, OWN> {
 }
 
 // The lane of this team that owns a value.
-fn owner(local: u32, value: u32) -> u32 {
-  return subgroup_lane(local) + (value / OWN) * COPIES;
-}
-
-// The first lane of this team in its subgroup: no subgroup that is used here has more than 128.
-fn subgroup_lane(local: u32) -> u32 {
-  return local & (127u - (TEAM - 1u));
+fn owner(place: u32, value: u32) -> u32 {
+  return place - place % TEAM + (value / OWN) * COPIES;
 }
 
 // Every lane gets all values of the team.
-fn team_gather(own: array<f32, OWN>, local: u32) -> array<f32, VALUES> {
+fn team_gather(own: array<f32, OWN>, place: u32) -> array<f32, VALUES> {
   var values: array<f32, VALUES>;
   @unroll for (var x = 0u; x < VALUES; x++) {
-    values[x] = subgroupShuffle(own[x % OWN], owner(local, x));
+    values[x] = subgroupShuffle(own[x % OWN], owner(place, x));
   }
   return values;
 }
 
 // Every lane gets, for all heads, what the owners of the first row have.
-fn team_gather_heads(refs: array<f32, REFS>, local: u32) -> array<f32, HEADS> {
+fn team_gather_heads(refs: array<f32, REFS>, place: u32) -> array<f32, HEADS> {
   var values: array<f32, HEADS>;
   @unroll for (var h = 0u; h < HEADS; h++) {
-    values[h] = subgroupShuffle(refs[h % REFS], owner(local, h));
+    values[h] = subgroupShuffle(refs[h % REFS], owner(place, h));
   }
   return values;
 }

@@ -1,5 +1,6 @@
-// What a team of lanes does together, through workgroup memory: the portable way. Every lane ends
-// with all values (OWN = VALUES), so that all but the sum itself needs no other lane.
+// What a team of lanes does together, through workgroup memory: the portable way. `place` is the lane's
+// in the workgroup. Every lane ends with all values (OWN = VALUES), so that all but the sum itself
+// needs no other lane.
 
 import constants::{HEADS, OWN, REFS, TEAM, VALUES, WORKGROUP};
 
@@ -7,11 +8,11 @@ var<workgroup> partials: array<f32, WORKGROUP * VALUES>;
 
 // Every lane of a team gets the sums over the team. All lanes of the workgroup must call it, since it
 // meets barriers.
-fn team_reduce(partial: array<f32, VALUES>, local: u32) -> array<f32, OWN> {
-  let lane = local % TEAM;
-  let team_first = local - lane;
+fn team_reduce(partial: array<f32, VALUES>, place: u32) -> array<f32, OWN> {
+  let lane = place % TEAM;
+  let team_first = place - lane;
   @unroll for (var i = 0u; i < VALUES; i++) {
-    partials[i * WORKGROUP + local] = partial[i];
+    partials[i * WORKGROUP + place] = partial[i];
   }
   workgroupBarrier();
   // The lanes share the sums among them; a sum replaces its first partial.
@@ -31,11 +32,11 @@ fn team_reduce(partial: array<f32, VALUES>, local: u32) -> array<f32, OWN> {
   return sums;
 }
 
-fn team_gather(own: array<f32, OWN>, local: u32) -> array<f32, VALUES> {
+fn team_gather(own: array<f32, OWN>, place: u32) -> array<f32, VALUES> {
   return own;
 }
 
-fn team_gather_heads(refs: array<f32, REFS>, local: u32) -> array<f32, HEADS> {
+fn team_gather_heads(refs: array<f32, REFS>, place: u32) -> array<f32, HEADS> {
   return refs;
 }
 

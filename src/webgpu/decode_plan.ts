@@ -250,6 +250,7 @@ function kernelOf(
   const kv = cacheFormat(problem.kvDtype, capabilities);
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const conditions = {
+    subgroups: rung === "subgroups",
     padded: shape.isPadded,
     early: shape.tuning.early === 1,
     paged: problem.pageTable !== null,

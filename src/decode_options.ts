@@ -1,0 +1,180 @@
+/**
+ * The options of decode: checked, with their defaults, as the backends take them. Pure.
+ *
+ * @module
+ */
+
+import { alibiSlopes } from "./alibi.ts";
+import type { AttentionProblem } from "./attention_problem.ts";
+import { type DType, DTYPES, isFp8DType } from "./dtype.ts";
+import { OptionError } from "./errors.ts";
+import {
+  checkBoolean,
+  checkHeadValues,
+  checkInteger,
+  checkList,
+  checkNames,
+  checkNumber,
+  checkPositive,
+  checkWord,
+} from "./option_checks.ts";
+import type { KvLayout, PaddedDecodeOptions } from "./options.ts";
+import { show } from "./shape.ts";
+
+const DECODE_OPTIONS = [
+  "kvLayout",
+  "posEncodingMode",
+  "ropeScale",
+  "ropeTheta",
+  "smScale",
+  "qScale",
+  "kScale",
+  "vScale",
+  "windowLeft",
+  "logitsSoftCap",
+  "sinks",
+  "outDtype",
+  "returnLse",
+  "lseBase",
+] as const;
+
+/** What an options object may hold for `singleDecodeWithKvCache`. */
+export const SINGLE_DECODE_OPTIONS: readonly string[] = DECODE_OPTIONS;
+/** What an options object may hold for `batchDecodeWithPaddedKvCache`. */
+export const PADDED_DECODE_OPTIONS: readonly string[] = [...DECODE_OPTIONS, "seqLens"];
+/** Options that may be tensors. */
+export const TENSOR_OPTIONS = ["qScale", "kScale", "vScale", "sinks"] as const;
+
+/** What the options say of a problem. */
+export type DecodeSettings = Pick<
+  AttentionProblem,
+  | "outDtype"
+  | "windowLeft"
+  | "logitScales"
+  | "outScales"
+  | "rope"
+  | "alibiSlopes"
+  | "logitsSoftCap"
+  | "sinks"
+  | "lseScale"
+>;
+
+/** The sizes that options depend on. */
+export interface HeadSizes {
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+}
+
+/** Checks the names of the options, and the layout, which says what the shapes mean. */
+export function checkKvLayout(options: PaddedDecodeOptions, known: readonly string[]): KvLayout {
+  checkNames(options, known);
+  const hint = "NHD is (sequence, heads, dim), HND is (heads, sequence, dim).";
+  return checkWord("options.kvLayout", options.kvLayout ?? "NHD", ["NHD", "HND"], hint);
+}
+
+/** Checks whether lse is wanted. */
+export function checkReturnLse(options: PaddedDecodeOptions): boolean {
+  return checkBoolean("options.returnLse", options.returnLse ?? false);
+}
+
+/** Checks all that the backends are to know. */
+export function checkDecodeOptions(
+  options: PaddedDecodeOptions,
+  { numQoHeads, numKvHeads, headDim }: HeadSizes,
+  qDtype: DType,
+): DecodeSettings {
+  const mode = checkWord(
+    "options.posEncodingMode",
+    options.posEncodingMode ?? "NONE",
+    ["NONE", "ROPE_LLAMA", "ALIBI"],
+    "Names are FlashInfer's; NONE takes q and k as they are.",
+  );
+  const rope = {
+    scale: checkPositive("options.ropeScale", options.ropeScale ?? 1),
+    theta: checkPositive("options.ropeTheta", options.ropeTheta ?? 1e4),
+  };
+  if (mode === "ROPE_LLAMA" && headDim % 2 !== 0) {
+    throw new OptionError("options.posEncodingMode", {
+      got: `"ROPE_LLAMA" with a head dim of ${headDim}`,
+      expected: "an even head dim",
+      hint: "Rotary encoding turns pairs of dims.",
+    });
+  }
+  const { qScale = 1, kScale = 1, vScale = 1, sinks } = options;
+  const smScale = checkNumber("options.smScale", options.smScale ?? 1 / Math.sqrt(headDim));
+  const q = checkHeadValues("options.qScale", qScale, numQoHeads, "query heads");
+  const k = checkHeadValues("options.kScale", kScale, numKvHeads, "KV heads");
+  const v = checkHeadValues("options.vScale", vScale, numKvHeads, "KV heads");
+  const group = numQoHeads / numKvHeads;
+  const cap = checkPositive("options.logitsSoftCap", options.logitsSoftCap ?? 0, true);
+  const windowLeft = checkInteger("options.windowLeft", options.windowLeft ?? -1, -1);
+  const base = checkWord(
+    "options.lseBase",
+    options.lseBase ?? "log2",
+    ["log2", "ln"],
+    "log2 is FlashInfer's.",
+  );
+  return {
+    outDtype: checkOutDtype(options.outDtype, qDtype),
+    windowLeft: windowLeft < 0 ? null : windowLeft,
+    logitScales: Float32Array.from(
+      q,
+      (scale, head) => checkProduct(smScale * scale * k[Math.floor(head / group)]),
+    ),
+    outScales: Float32Array.from(q, (_, head) => v[Math.floor(head / group)]),
+    rope: mode === "ROPE_LLAMA" ? rope : null,
+    alibiSlopes: mode === "ALIBI" ? alibiSlopes(numQoHeads) : null,
+    logitsSoftCap: cap === 0 ? null : cap,
+    sinks: sinks === undefined
+      ? null
+      : checkHeadValues("options.sinks", checkSinks(sinks), numQoHeads, "query heads"),
+    lseScale: base === "ln" ? Math.LN2 : 1,
+  };
+}
+
+function checkSinks(sinks: unknown): readonly unknown[] {
+  return checkList("options.sinks", sinks, "Give one logit for each query head.");
+}
+
+function checkProduct(scale: number): number {
+  if (Number.isFinite(Math.fround(scale))) return scale;
+  throw new OptionError("options.smScale", {
+    got: `a product of smScale, qScale and kScale of ${scale}`,
+    expected: "a number that is finite in float32",
+    hint: "Scale q or k before the call.",
+  });
+}
+
+function checkOutDtype(value: unknown, qDtype: DType): DType {
+  if (value === undefined) return isFp8DType(qDtype) ? "float16" : qDtype;
+  return checkWord("options.outDtype", value, DTYPES, "Leave it out for q's dtype.");
+}
+
+/** Checks the lengths of a padded batch. */
+export function checkSeqLens(
+  seqLens: ArrayLike<number> | undefined,
+  batch: number,
+  length: number,
+): readonly number[] {
+  if (seqLens === undefined) return new Array(batch).fill(length);
+  const hint = "Give one length a request, such as [17, 1024].";
+  const lengths = checkList("options.seqLens", seqLens, hint);
+  if (lengths.length !== batch) {
+    throw new OptionError("options.seqLens", {
+      got: `${lengths.length} lengths`,
+      expected: `${batch}, one a request`,
+      hint: "Leave seqLens out when every request uses the whole cache.",
+    });
+  }
+  return lengths.map((value, request) => {
+    if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= length) {
+      return value as number;
+    }
+    throw new OptionError("options.seqLens", {
+      got: `${show(value)} for request ${request}`,
+      expected: `an integer from 0 to ${length}, the cache's length`,
+      hint: "A length counts the keys in use, from the beginning of the request's cache.",
+    });
+  });
+}
