@@ -10,6 +10,7 @@ pub mod block;
 pub mod codec;
 pub mod descriptor;
 pub mod dtype;
+pub mod math;
 pub mod merge;
 pub mod simd;
 pub mod status;

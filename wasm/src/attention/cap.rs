@@ -21,7 +21,7 @@ impl SoftCap {
     pub fn new(cap: f32) -> SoftCap {
         let [one, minus_two, small] = black_box([1.0, -2.0, 0.625]).map(F32x4::splat);
         let coefficients =
-            black_box([-0.333_332_82, 0.133_314_42, -0.053_739_715, 0.020_639_09, -0.005_704_988_7]).map(F32x4::splat);
+            black_box([-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_09, -0.005_704_988_7]).map(F32x4::splat);
         let sign = U32x4::splat(black_box(1 << 31));
         SoftCap { cap: F32x4::splat(cap), exp: Exp::new(), sign, one, minus_two, small, coefficients }
     }

@@ -9,6 +9,7 @@ use std::f64::consts::TAU;
 use super::KEYS;
 use super::tiles::filled;
 use crate::descriptor::{Descriptor, RopeParameters};
+use crate::math::{cos_sin_of_turns, exp2};
 use crate::status::Status;
 
 /// Cosine and sine.
@@ -42,11 +43,11 @@ impl Rope {
         let pairs = descriptor.head_dim / 2;
         let mut speeds = filled(pairs, 1, 0.0)?;
         for (i, speed) in speeds.iter_mut().enumerate() {
-            *speed = theta.powf(-2.0 * i as f64 / descriptor.head_dim as f64) / scale / TAU;
+            *speed = exp2(-2.0 * i as f64 / descriptor.head_dim as f64 * theta.log2()) / scale / TAU;
         }
         let mut steps = filled(KEYS, pairs, [1.0, 0.0])?;
         for (pair, &speed) in speeds.iter().enumerate() {
-            let one = turn(speed);
+            let one = cos_sin_of_turns(speed);
             let mut sum = [1.0, 0.0];
             for step in steps.iter_mut().skip(pair).step_by(pairs) {
                 *step = sum;
@@ -62,12 +63,6 @@ impl Rope {
     }
 }
 
-/// Cosine and sine of an angle in turns.
-fn turn(angle: f64) -> Turn {
-    let (sin, cos) = ((angle - angle.round()) * TAU).sin_cos();
-    [cos, sin]
-}
-
 impl Rotations {
     /// Makes the table hold `count` positions, at most KEYS, from `first` on.
     pub fn cover(&mut self, rope: &Rope, first: i64, count: usize) {
@@ -76,7 +71,7 @@ impl Rotations {
         }
         (self.first, self.count) = (first, count);
         for (start, speed) in self.start.iter_mut().zip(&rope.speeds) {
-            *start = turn(first as f64 * speed);
+            *start = cos_sin_of_turns(first as f64 * speed);
         }
         let pairs = rope.speeds.len();
         let rows = self.table.chunks_exact_mut(2 * pairs).zip(rope.steps.chunks_exact(pairs));

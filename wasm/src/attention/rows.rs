@@ -35,13 +35,8 @@ pub struct Block {
 impl Block {
     /// From the first key that a row sees to the last; all between are seen by at least one.
     pub fn visible_keys(&self) -> Range<usize> {
-        let mut seen = usize::MAX..0;
-        for lane in 0..self.rows {
-            if self.end[lane] > 0 {
-                seen = seen.start.min(self.first[lane] as usize)..seen.end.max(self.end[lane] as usize);
-            }
-        }
-        seen
+        let seen = (0..self.rows).filter(|&lane| self.end[lane] > 0);
+        hull(seen.map(|lane| self.first[lane] as usize..self.end[lane] as usize))
     }
 
     pub fn all_see(&self, keys: Range<usize>) -> bool {
@@ -60,6 +55,11 @@ pub struct RowTile {
     row: Vec<f32>,
     /// One block's logits, then its probabilities.
     p: [Lanes; KEYS],
+}
+
+/// From the first start of some ranges to their last end.
+fn hull(ranges: impl Iterator<Item = Range<usize>>) -> Range<usize> {
+    ranges.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end)).unwrap_or(0..0)
 }
 
 /// Query and head of packed row `row`.
@@ -130,8 +130,7 @@ impl RowTile {
 
     /// From the first key that a row of the tile sees to the last.
     pub fn visible_keys(&self) -> Range<usize> {
-        let blocks = self.blocks.iter().map(Block::visible_keys);
-        blocks.fold(usize::MAX..0, |all, block| all.start.min(block.start)..all.end.max(block.end))
+        hull(self.blocks.iter().map(Block::visible_keys).filter(|seen| !seen.is_empty()))
     }
 
     /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.

@@ -3,6 +3,7 @@
 use std::f64::consts::LOG2_E;
 
 use super::exp::Exp;
+use crate::math::exp2;
 use crate::simd::{F32x4, Lanes};
 
 /// The largest logit so far, and the sum of exp(logit − largest).
@@ -52,7 +53,7 @@ impl State {
         // By hand, because f64::max would lose a NaN.
         let base = if max < sink { sink } else { max };
         // ∞ − ∞ would be NaN.
-        let weight = |logit: f64| if logit == base { 1.0 } else { (logit - base).exp() };
+        let weight = |logit: f64| if logit == base { 1.0 } else { exp2((logit - base) * LOG2_E) };
         let keys = weight(max);
         let all = keys * sum + weight(sink);
         Finished { factor: (self.sum[lane] != 0.0).then(|| (keys / all) as f32), lse: base * LOG2_E + all.log2() }

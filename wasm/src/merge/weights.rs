@@ -1,5 +1,7 @@
 //! How much each state of a row and head counts for.
 
+use crate::math::exp2;
+
 /// The states of one row and head, in all that is asked of them: weights 2^(s − base) / sum.
 #[derive(Clone, Copy)]
 pub struct Weights {
@@ -47,5 +49,5 @@ impl Weights {
 
 /// 2^(s − base), where infinite states share what there is: beside them finite ones count for nothing.
 fn relative(s: f64, base: f64) -> f64 {
-    if s == base { 1.0 } else { (s - base).exp2() }
+    if s == base { 1.0 } else { exp2(s - base) }
 }
