@@ -1,6 +1,6 @@
 /**
  * The CPU backend: tensors live in the memory of a WASM instance, whose one attention routine
- * computes every family (wasm/src/attention.rs).
+ * computes every family (wasm/src/attention/), and whose merge routine joins states (wasm/src/merge/).
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
 import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
 import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
-import { attentionDescriptor } from "./descriptor.ts";
+import { attentionDescriptor, headParameters, mergeDescriptor } from "./descriptor.ts";
 import { MAX_BLOCK, WasmInstance } from "./wasm_module.ts";
 
 /** A block of the WASM memory. */
@@ -27,6 +27,16 @@ export class WasmStorage implements Storage {
   release(): void {
     this.instance.free(this.handle);
   }
+}
+
+/** Copies a table into the WASM memory; its handle. */
+type Upload = (
+  values: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>,
+  label: string,
+) => number;
+
+function handleOf(storage: Storage): number {
+  return (storage as WasmStorage).handle;
 }
 
 /** Attention in WASM SIMD, on the calling thread. */
@@ -87,43 +97,61 @@ export class WasmBackend implements Backend {
     return this.#instance.view(storage.handle, storage.byteLength).slice();
   }
 
-  // deno-lint-ignore require-await
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
     const { numRequests, requests } = problem;
     const pageTable = problem.pageTable ?? Uint32Array.from({ length: numRequests }, (_, i) => i);
-    const handles: number[] = [];
-    try {
-      const upload = (words: Uint32Array<ArrayBuffer>, label: string) => {
-        const handle = this.#instance.allocate(words.byteLength, label);
-        handles.push(handle);
-        const bytes = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-        this.#instance.view(handle, words.byteLength).set(bytes);
-        return handle;
-      };
-      const handleOf = (storage: Storage) => (storage as WasmStorage).handle;
-      const descriptor = attentionDescriptor(problem, {
+    await this.#call("attention", (upload) =>
+      attentionDescriptor(problem, {
         q: handleOf(operands.q),
         k: handleOf(operands.k),
         v: handleOf(operands.v),
         out: handleOf(operands.out),
         lse: operands.lse ? handleOf(operands.lse) : 0,
+        heads: upload(headParameters(problem), "the parameters of the heads"),
         requests: upload(requests, "the request table"),
         pageTable: upload(pageTable, "the page table"),
         pageTableLength: pageTable.length,
-      });
-      const handle = upload(descriptor, "the descriptor");
-      this.#instance.check("attention", this.#instance.exports.attention(handle));
+      }));
+  }
+
+  async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {
+    await this.#call("merge", (upload) =>
+      mergeDescriptor(problem, {
+        vA: handleOf(operands.vA),
+        sA: handleOf(operands.sA),
+        vB: handleOf(operands.vB),
+        sB: handleOf(operands.sB),
+        out: handleOf(operands.out),
+        lse: handleOf(operands.lse),
+        rows: upload(problem.rows, "the table of rows"),
+      }));
+  }
+
+  // deno-lint-ignore require-await
+  async copy(from: WasmStorage, to: WasmStorage): Promise<void> {
+    this.write(to, 0, this.#instance.view(from.handle, from.byteLength));
+  }
+
+  /** Calls an export with a descriptor; what was uploaded for it is freed after. */
+  // deno-lint-ignore require-await
+  async #call(
+    name: "attention" | "merge",
+    describe: (upload: Upload) => Uint32Array<ArrayBuffer>,
+  ): Promise<void> {
+    const handles: number[] = [];
+    const upload: Upload = (values, label) => {
+      const handle = this.#instance.allocate(values.byteLength, label);
+      handles.push(handle);
+      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+      this.#instance.view(handle, values.byteLength).set(bytes);
+      return handle;
+    };
+    try {
+      const handle = upload(describe(upload), "the descriptor");
+      this.#instance.check(name, this.#instance.exports[name](handle));
     } finally {
       for (const handle of handles) this.#instance.free(handle);
     }
-  }
-
-  merge(_problem: MergeProblem, _operands: MergeOperands): Promise<void> {
-    return Promise.reject(new Error("merge is not there yet"));
-  }
-
-  copy(_from: Storage, _to: Storage): Promise<void> {
-    return Promise.reject(new Error("copy is not there yet"));
   }
 
   destroy(): void {

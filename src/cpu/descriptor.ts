@@ -4,32 +4,51 @@
  * @module
  */
 
-import type { AttentionProblem } from "../attention_problem.ts";
+import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
 import { WASM_DTYPE } from "./wasm_module.ts";
 
-/** Blocks of WASM memory that one call works on; 0 is none. */
-export interface DescriptorHandles {
+/** Blocks of WASM memory that one call of attention works on; 0 is none. */
+export interface AttentionHandles {
   readonly q: number;
   readonly k: number;
   readonly v: number;
   readonly out: number;
   readonly lse: number;
+  readonly heads: number;
   readonly requests: number;
   readonly pageTable: number;
   readonly pageTableLength: number;
 }
 
-/** The bit of the flags that stands for causal masking. */
-const CAUSAL = 1;
+/** Blocks of WASM memory that one merge works on. */
+export interface MergeHandles {
+  readonly vA: number;
+  readonly sA: number;
+  readonly vB: number;
+  readonly sB: number;
+  readonly out: number;
+  readonly lse: number;
+  readonly rows: number;
+}
+
+/** The bits of the flags. */
+const CAUSAL = 1, CAPPED = 2, ROTATED = 4;
+
+/** The word that stands for a window without end. */
+const NO_WINDOW = 2 ** 32 - 1;
+
+/** Every tensor of this backend begins its block. */
+const byteOffset = 0;
 
 /** The descriptor of a problem, in the order of wasm/src/descriptor.rs. */
 export function attentionDescriptor(
   problem: AttentionProblem,
-  handles: DescriptorHandles,
+  handles: AttentionHandles,
 ): Uint32Array<ArrayBuffer> {
   const { qStrides, kStrides, vStrides, outStrides } = problem;
-  const flags = problem.causal ? CAUSAL : 0;
-  const byteOffset = 0; // every tensor of this backend begins its block
+  const { causal, rope, logitsSoftCap, windowLeft } = problem;
+  const flags = (causal ? CAUSAL : 0) | (logitsSoftCap !== null ? CAPPED : 0) |
+    (rope ? ROTATED : 0);
   const kvDtype = WASM_DTYPE[problem.kvDtype];
   return Uint32Array.of(
     problem.numRequests,
@@ -38,8 +57,7 @@ export function attentionDescriptor(
     problem.headDim,
     problem.headDim,
     flags,
-    floatBits(problem.logitScales[0]),
-    floatBits(problem.outScales[0]),
+    ...[handles.heads, byteOffset],
     problem.pageSize,
     ...[handles.q, byteOffset, WASM_DTYPE[problem.qDtype], qStrides.token, qStrides.head],
     ...[handles.k, byteOffset, kvDtype, kStrides.page, kStrides.token, kStrides.head],
@@ -48,9 +66,40 @@ export function attentionDescriptor(
     ...[handles.lse, byteOffset],
     ...[handles.requests, byteOffset],
     ...[handles.pageTable, byteOffset, handles.pageTableLength],
+    Math.min(windowLeft ?? NO_WINDOW, NO_WINDOW),
+    ...words(Float32Array.of(logitsSoftCap ?? 0)),
+    ...words(Float64Array.of(rope?.scale ?? 0, rope?.theta ?? 0, problem.lseScale)),
   );
 }
 
-function floatBits(value: number): number {
-  return new Uint32Array(Float32Array.of(value).buffer)[0];
+/** What every query head has of its own: scales of logit and output, ALiBi's slope, the sink. */
+export function headParameters(problem: AttentionProblem): Float32Array<ArrayBuffer> {
+  const { numQoHeads, logitScales, outScales, alibiSlopes, sinks } = problem;
+  const parameters = new Float32Array(4 * numQoHeads);
+  for (let head = 0; head < numQoHeads; head++) {
+    const slope = alibiSlopes ? alibiSlopes[head] : 0;
+    const sink = sinks ? sinks[head] : -Infinity;
+    parameters.set([logitScales[head], outScales[head], slope, sink], 4 * head);
+  }
+  return parameters;
+}
+
+/** The descriptor of a merge, in the order of wasm/src/merge/descriptor.rs. */
+export function mergeDescriptor(
+  problem: MergeProblem,
+  handles: MergeHandles,
+): Uint32Array<ArrayBuffer> {
+  const { vA, sA, vB, sB, out, lse, rows } = handles;
+  return Uint32Array.of(
+    problem.numRows,
+    problem.numHeads,
+    problem.headDim,
+    WASM_DTYPE[problem.vDtype],
+    WASM_DTYPE[problem.outDtype],
+    ...[vA, sA, vB, sB, out, lse, rows].flatMap((handle) => [handle, byteOffset]),
+  );
+}
+
+function words(values: Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>): Uint32Array {
+  return new Uint32Array(values.buffer);
 }

@@ -27,6 +27,7 @@ export interface WasmExports {
     saturate: number,
   ): number;
   attention(descriptor: number): number;
+  merge(descriptor: number): number;
 }
 
 /** The crate's number of each dtype; it reads float64 too. */

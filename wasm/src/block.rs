@@ -1,6 +1,15 @@
 //! Blocks of memory that JavaScript fills and names by handle. The tensors of the CPU device live in them.
 
+use bytemuck::Pod;
+
 use crate::status::Status;
+
+/// A place in a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Location {
+    pub handle: u32,
+    pub offset: u32,
+}
 
 /// Zeroed memory, 16-byte aligned.
 ///
@@ -30,6 +39,13 @@ impl Block {
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::must_cast_slice_mut(&mut self.units)[self.start..][..self.bytes]
+    }
+
+    /// All whole values of a type that lie from `offset` on.
+    pub fn values_mut<T: Pod>(&mut self, offset: u32) -> Result<&mut [T], Status> {
+        let bytes = self.bytes_mut().get_mut(offset as usize..).ok_or(Status::OutOfRange)?;
+        let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+        bytemuck::try_cast_slice_mut(&mut bytes[..whole]).map_err(|_| Status::Misaligned)
     }
 
     fn address(&self) -> u32 {
@@ -103,6 +119,13 @@ impl Registry {
             Some(Slot::Lent) => Err(Status::Aliased),
             Some(Slot::Free) | None => Err(Status::UnknownHandle),
         }
+    }
+
+    /// All whole values of a type that lie at a place.
+    pub fn values<T: Pod>(&self, at: Location) -> Result<&[T], Status> {
+        let bytes = self.get(at.handle)?.bytes().get(at.offset as usize..).ok_or(Status::OutOfRange)?;
+        let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+        bytemuck::try_cast_slice(&bytes[..whole]).map_err(|_| Status::Misaligned)
     }
 
     /// Runs `work` on a block to be written beside all others, which may be read. Reading the lent one is an error.

@@ -4,6 +4,7 @@
 //! `table[first_page + pos / page_size]·page_stride + (pos % page_size)·token_stride + head·head_stride`,
 //! and its `head_dim` elements are contiguous. Padded and ragged caches are paged ones with long pages.
 
+use crate::block::Location;
 use crate::dtype::Dtype;
 use crate::status::Status;
 
@@ -14,12 +15,11 @@ pub mod word {
     pub const NUM_KV_HEADS: usize = 2;
     pub const HEAD_DIM: usize = 3;
     pub const HEAD_DIM_V: usize = 4;
-    /// Bit 0: causal.
+    /// Bit 0: causal; bit 1: logits are capped; bit 2: q and k are rotated.
     pub const FLAGS: usize = 5;
-    /// f32; what q·k is multiplied by, q's and k's scales included.
-    pub const SM_SCALE: usize = 6;
-    /// f32; what the output is multiplied by: v's scale.
-    pub const OUT_SCALE: usize = 7;
+    /// handle, byte offset; for each query head, as f32: what q·k is multiplied by (q's and k's scales included), what
+    /// the output is multiplied by (v's scale), the slope of ALiBi (0: none), and the logit of the sink (−∞: none)
+    pub const HEADS: usize = 6;
     pub const PAGE_SIZE: usize = 8;
     /// handle, byte offset, dtype, token_stride, head_stride
     pub const Q: usize = 9;
@@ -29,24 +29,28 @@ pub mod word {
     pub const V: usize = 20;
     /// As Q.
     pub const OUT: usize = 26;
-    /// handle (0: not wanted), byte offset; f32 [q rows, num_qo_heads], base 2
+    /// handle (0: not wanted), byte offset; f32 [q rows, num_qo_heads], base 2 times LSE_SCALE
     pub const LSE: usize = 31;
     /// handle, byte offset; for each request: q_start, q_len, kv_len, first_page
     pub const REQUESTS: usize = 33;
     /// handle, byte offset; page numbers
     pub const PAGE_TABLE: usize = 35;
     pub const PAGE_TABLE_LEN: usize = 37;
-    pub const COUNT: usize = 38;
+    /// How many keys before its own a query sees; 2³² − 1: all of them.
+    pub const WINDOW_LEFT: usize = 38;
+    /// f32; what logits are capped to, if they are.
+    pub const SOFT_CAP: usize = 39;
+    /// Two f64, the lower word first: scale and theta of the rotation, if there is one. f64, because an error here
+    /// grows with the position.
+    pub const ROPE: usize = 40;
+    /// f64
+    pub const LSE_SCALE: usize = 44;
+    pub const COUNT: usize = 46;
 }
 
 pub const FLAG_CAUSAL: u32 = 1;
-
-/// A place in a block.
-#[derive(Clone, Copy, Debug)]
-pub struct Location {
-    pub handle: u32,
-    pub offset: u32,
-}
+pub const FLAG_CAPPED: u32 = 2;
+pub const FLAG_ROTATED: u32 = 4;
 
 /// q or the output: [rows, heads, dim] by strides.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +71,13 @@ pub struct Cache {
     pub head_stride: u64,
 }
 
+/// How fast the rotation of q and k turns: dims i and i + head_dim / 2 by position·theta^(−2i / head_dim) / scale.
+#[derive(Clone, Copy, Debug)]
+pub struct RopeParameters {
+    pub scale: f64,
+    pub theta: f64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Descriptor {
     pub num_requests: usize,
@@ -75,8 +86,12 @@ pub struct Descriptor {
     pub head_dim: usize,
     pub head_dim_v: usize,
     pub causal: bool,
-    pub sm_scale: f32,
-    pub out_scale: f32,
+    /// The most keys before its own that a query sees.
+    pub window_left: Option<u32>,
+    pub soft_cap: Option<f32>,
+    pub rope: Option<RopeParameters>,
+    pub lse_scale: f64,
+    pub heads: Location,
     pub page_size: usize,
     pub q: Rows,
     pub k: Cache,
@@ -93,6 +108,8 @@ impl Descriptor {
         let words: &[u32; word::COUNT] = words.first_chunk().ok_or(Status::OutOfRange)?;
         let count = |at: usize| words[at] as usize;
         let location = |at: usize| Location { handle: words[at], offset: words[at + 1] };
+        let float = |at: usize| f64::from_bits(u64::from(words[at]) | u64::from(words[at + 1]) << 32);
+        let flags = words[word::FLAGS];
         let rows = |at: usize| {
             Ok::<_, Status>(Rows {
                 at: location(at),
@@ -116,9 +133,13 @@ impl Descriptor {
             num_kv_heads: count(word::NUM_KV_HEADS),
             head_dim: count(word::HEAD_DIM),
             head_dim_v: count(word::HEAD_DIM_V),
-            causal: words[word::FLAGS] & FLAG_CAUSAL != 0,
-            sm_scale: f32::from_bits(words[word::SM_SCALE]),
-            out_scale: f32::from_bits(words[word::OUT_SCALE]),
+            causal: flags & FLAG_CAUSAL != 0,
+            window_left: Some(words[word::WINDOW_LEFT]).filter(|&keys| keys != u32::MAX),
+            soft_cap: (flags & FLAG_CAPPED != 0).then_some(f32::from_bits(words[word::SOFT_CAP])),
+            rope: (flags & FLAG_ROTATED != 0)
+                .then_some(RopeParameters { scale: float(word::ROPE), theta: float(word::ROPE + 2) }),
+            lse_scale: float(word::LSE_SCALE),
+            heads: location(word::HEADS),
             page_size: count(word::PAGE_SIZE),
             q: rows(word::Q)?,
             k: cache(word::K)?,
@@ -129,18 +150,24 @@ impl Descriptor {
             page_table: location(word::PAGE_TABLE),
             page_table_len: count(word::PAGE_TABLE_LEN),
         };
-        let sizes = [
-            descriptor.num_qo_heads,
-            descriptor.num_kv_heads,
-            descriptor.head_dim,
-            descriptor.head_dim_v,
-            descriptor.page_size,
-        ];
-        let unknown_flags = words[word::FLAGS] & !FLAG_CAUSAL != 0;
-        if unknown_flags || sizes.contains(&0) || !descriptor.num_qo_heads.is_multiple_of(descriptor.num_kv_heads) {
+        let makes_sense = descriptor.sizes_make_sense() && descriptor.options_make_sense();
+        let known_flags = FLAG_CAUSAL | FLAG_CAPPED | FLAG_ROTATED;
+        if !makes_sense || flags & !known_flags != 0 {
             return Err(Status::BadDescriptor);
         }
         Ok(descriptor)
+    }
+
+    fn sizes_make_sense(&self) -> bool {
+        let sizes = [self.num_qo_heads, self.num_kv_heads, self.head_dim, self.head_dim_v, self.page_size];
+        !sizes.contains(&0) && self.num_qo_heads.is_multiple_of(self.num_kv_heads)
+    }
+
+    fn options_make_sense(&self) -> bool {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let turns =
+            |rope: RopeParameters| positive(rope.scale) && positive(rope.theta) && self.head_dim.is_multiple_of(2);
+        self.soft_cap.is_none_or(|cap| positive(cap.into())) && self.rope.is_none_or(turns) && positive(self.lse_scale)
     }
 
     pub fn group_size(&self) -> usize {

@@ -10,6 +10,8 @@ pub mod block;
 pub mod codec;
 pub mod descriptor;
 pub mod dtype;
+pub mod math;
+pub mod merge;
 pub mod simd;
 pub mod status;
 
@@ -64,4 +66,10 @@ pub fn convert(
 #[wasm_bindgen]
 pub fn attention(desc: u32) -> u32 {
     Status::from(BLOCKS.with_borrow_mut(|blocks| attention::run(blocks, desc))) as u32
+}
+
+/// Merges attention states as the descriptor in block `desc` says (see [`merge::descriptor`]). Answers a [`Status`].
+#[wasm_bindgen]
+pub fn merge(desc: u32) -> u32 {
+    Status::from(BLOCKS.with_borrow_mut(|blocks| merge::run(blocks, desc))) as u32
 }

@@ -151,8 +151,9 @@ fn the_output_scale_multiplies_the_output_only() {
 fn malformed_descriptors_answer_a_status() {
     let base = Problem { lens: vec![(2, 20), (1, 7)], page_size: Some(4), ..Problem::default() };
     assert_eq!(base.status(|_| {}), Status::Ok);
-    use kvasir_wasm::descriptor::word::*;
-    let cases: [(usize, u32, Status); 26] = [
+    use kvasir_wasm::descriptor::{FLAG_CAPPED, FLAG_ROTATED, word::*};
+    let nan = 0x7ff8_0000;
+    let cases = [
         (NUM_QO_HEADS, 0, Status::BadDescriptor),
         (NUM_QO_HEADS, 5, Status::BadDescriptor),
         (NUM_KV_HEADS, 0, Status::BadDescriptor),
@@ -160,6 +161,14 @@ fn malformed_descriptors_answer_a_status() {
         (HEAD_DIM_V, 0, Status::BadDescriptor),
         (PAGE_SIZE, 0, Status::BadDescriptor),
         (FLAGS, 8, Status::BadDescriptor),
+        // A cap of 0, and a rotation of scale and theta 0.
+        (FLAGS, FLAG_CAPPED, Status::BadDescriptor),
+        (FLAGS, FLAG_ROTATED, Status::BadDescriptor),
+        (LSE_SCALE + 1, 0, Status::BadDescriptor),
+        (LSE_SCALE + 1, nan, Status::BadDescriptor),
+        (HEADS, 77, Status::UnknownHandle),
+        (HEADS + 1, 2, Status::Misaligned),
+        (HEADS + 1, 4, Status::OutOfRange),
         (HEAD_DIM, u32::MAX, Status::OutOfRange),
         (HEAD_DIM_V, 1 << 20, Status::OutOfRange),
         (NUM_REQUESTS, 3, Status::OutOfRange),

@@ -27,6 +27,7 @@ pub fn check(descriptor: &Descriptor, inputs: &Inputs, outputs: &Outputs) -> Res
         let heads = descriptor.num_kv_heads;
         end(page.into(), cache.page_stride, tokens - 1, cache.token_stride, heads, cache.head_stride, dim)
     };
+    within(descriptor.num_qo_heads as u64, inputs.heads.len())?;
     let page_size = descriptor.page_size as u64;
     for &[q_start, q_len, kv_len, first_page] in inputs.requests {
         let (q_len, kv_len) = (u64::from(q_len), u64::from(kv_len));

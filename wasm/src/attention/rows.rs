@@ -3,11 +3,13 @@
 //! Within a block the rows are interleaved: vector j of each row in turn, for Q and for O. A vector of four lanes then
 //! is one key's logit for the four rows, so that the softmax needs no sums across lanes.
 
+use std::ops::Range;
+
 use super::logits::Transform;
-use super::softmax::State;
+use super::rope::Rotations;
+use super::softmax::{Finished, State};
 use super::tiles::{KeyRows, padded, zeros};
-use super::{KEYS, Outputs, ROWS, Request, kernels};
-use crate::codec::Slice;
+use super::{Head, Inputs, KEYS, Outputs, ROWS, Request, kernels};
 use crate::descriptor::Descriptor;
 use crate::simd::Lanes;
 use crate::status::Status;
@@ -19,15 +21,26 @@ pub const LANES: usize = 4;
 #[derive(Clone, Copy, Default)]
 pub struct Block {
     pub rows: usize,
-    /// How many keys, from the first on, each row may see.
-    pub visible: [u32; LANES],
+    /// The first key that each row may see, and one past the last; both 0 where it sees none.
+    pub first: [u32; LANES],
+    pub end: [u32; LANES],
+    /// Where each row's query stands among the keys.
+    pub position: [i64; LANES],
+    /// What each row's q·k is multiplied by, and its slope of ALiBi.
+    pub scale: Lanes,
+    pub slope: Lanes,
     pub state: State,
 }
 
 impl Block {
-    /// Keys that at least one row sees.
-    pub fn visible_keys(&self) -> usize {
-        self.visible.into_iter().max().unwrap_or(0) as usize
+    /// From the first key that a row sees to the last; all between are seen by at least one.
+    pub fn visible_keys(&self) -> Range<usize> {
+        let seen = (0..self.rows).filter(|&lane| self.end[lane] > 0);
+        hull(seen.map(|lane| self.first[lane] as usize..self.end[lane] as usize))
+    }
+
+    pub fn all_see(&self, keys: Range<usize>) -> bool {
+        (0..self.rows).all(|lane| self.first[lane] as usize <= keys.start && keys.end <= self.end[lane] as usize)
     }
 }
 
@@ -42,6 +55,11 @@ pub struct RowTile {
     row: Vec<f32>,
     /// One block's logits, then its probabilities.
     p: [Lanes; KEYS],
+}
+
+/// From the first start of some ranges to their last end.
+fn hull(ranges: impl Iterator<Item = Range<usize>>) -> Range<usize> {
+    ranges.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end)).unwrap_or(0..0)
 }
 
 /// Query and head of packed row `row`.
@@ -72,40 +90,47 @@ impl RowTile {
         Ok(tiles)
     }
 
-    /// Takes `count` packed rows from `first_row` on, and forgets what was before.
+    /// Takes packed rows, and forgets what was before.
     pub fn load(
         &mut self,
         descriptor: &Descriptor,
-        q: &Slice,
+        inputs: &Inputs,
         request: &Request,
         kv_head: usize,
-        first_row: usize,
-        count: usize,
+        packed: Range<usize>,
+        rotations: Option<&Rotations>,
     ) -> Result<(), Status> {
         self.o.fill(0.0);
         self.row.fill(0.0);
         self.blocks.fill(Block::default());
         let panels = self.q.chunks_exact_mut(LANES * self.q_width);
         for ((i, block), panel) in self.blocks.iter_mut().enumerate().zip(panels) {
-            block.rows = LANES.min(count.saturating_sub(i * LANES));
+            block.rows = LANES.min(packed.len().saturating_sub(i * LANES));
             for lane in 0..block.rows {
-                let (query, head) = unpack(descriptor, kv_head, first_row + i * LANES + lane);
+                let (query, head) = unpack(descriptor, kv_head, packed.start + i * LANES + lane);
                 let start = (request.q_start + query) as u64 * descriptor.q.token_stride
                     + head as u64 * descriptor.q.head_stride;
-                q.read(start as usize, &mut self.row[..descriptor.head_dim])?;
+                let row = &mut self.row[..descriptor.head_dim];
+                inputs.q.read(start as usize, row)?;
+                if let Some(rotations) = rotations {
+                    rotations.rotate(query - packed.start / descriptor.group_size(), row);
+                }
                 let (panel, (row, _)) = (panel.as_chunks_mut::<LANES>().0, self.row.as_chunks::<LANES>());
                 for (to, from) in panel.iter_mut().skip(lane).step_by(block.rows).zip(row) {
                     *to = *from;
                 }
-                block.visible[lane] = visible(descriptor, request, query);
+                [block.scale[lane], _, block.slope[lane], _] = inputs.heads[head];
+                let visible = request.visible(descriptor, query);
+                (block.first[lane], block.end[lane]) = (visible.start as u32, visible.end as u32);
+                block.position[lane] = request.position(query);
             }
         }
         Ok(())
     }
 
-    /// Keys that at least one row of the tile sees.
-    pub fn visible_keys(&self) -> usize {
-        self.blocks.iter().map(Block::visible_keys).max().unwrap_or(0)
+    /// From the first key that a row of the tile sees to the last.
+    pub fn visible_keys(&self) -> Range<usize> {
+        hull(self.blocks.iter().map(Block::visible_keys).filter(|seen| !seen.is_empty()))
     }
 
     /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.
@@ -113,17 +138,18 @@ impl RowTile {
         let q_panels = self.q.chunks_exact(LANES * self.q_width);
         let panels = q_panels.zip(self.o.chunks_exact_mut(LANES * self.o_width));
         for (block, (q, o)) in self.blocks.iter_mut().zip(panels) {
-            let count = count.min(block.visible_keys().saturating_sub(first_key));
-            if count == 0 {
+            let seen = block.visible_keys();
+            let (first, end) = (first_key.max(seen.start), (first_key + count).min(seen.end));
+            if first >= end {
                 continue;
             }
-            let p = &mut self.p[..count];
+            let p = &mut self.p[..end - first];
             k.touch();
-            kernels::score(block.rows, q.as_chunks().0, k, p);
-            transform.apply(block, first_key, p);
+            kernels::score(block.rows, q.as_chunks().0, k.skip(first - first_key), p);
+            transform.apply(block, first, p);
             let alpha = block.state.update(p);
             v.touch();
-            kernels::weigh(block.rows, p, v, alpha, o.as_chunks_mut().0);
+            kernels::weigh(block.rows, p, v.skip(first - first_key), alpha, o.as_chunks_mut().0);
         }
     }
 
@@ -131,6 +157,7 @@ impl RowTile {
     pub fn store(
         &mut self,
         descriptor: &Descriptor,
+        heads: &[Head],
         outputs: &mut Outputs,
         request: &Request,
         kv_head: usize,
@@ -141,29 +168,26 @@ impl RowTile {
             for lane in 0..block.rows {
                 let (query, head) = unpack(descriptor, kv_head, first_row + i * LANES + lane);
                 let query = request.q_start + query;
-                let scale = block.state.normalizer(lane) * descriptor.out_scale;
-                let panel = panel.as_chunks::<LANES>().0;
-                for (to, from) in self.row.chunks_exact_mut(LANES).zip(panel.iter().skip(lane).step_by(block.rows)) {
-                    to.copy_from_slice(&from.map(|o| o * scale));
+                let [_, out_scale, _, sink] = heads[head];
+                let Finished { factor, lse } = block.state.finish(lane, sink);
+                match factor {
+                    None => self.row.fill(0.0),
+                    Some(factor) => {
+                        let scale = factor * out_scale;
+                        let row = panel.as_chunks::<LANES>().0.iter().skip(lane).step_by(block.rows);
+                        for (to, from) in self.row.chunks_exact_mut(LANES).zip(row) {
+                            to.copy_from_slice(&from.map(|o| o * scale));
+                        }
+                    }
                 }
                 let start = query as u64 * descriptor.out.token_stride + head as u64 * descriptor.out.head_stride;
                 outputs.out.write(start as usize, &self.row[..descriptor.head_dim_v], true)?;
-                if let Some(lse) = &mut outputs.lse {
+                if let Some(lses) = &mut outputs.lse {
                     let at = query * descriptor.num_qo_heads + head;
-                    *lse.get_mut(at).ok_or(Status::OutOfRange)? = block.state.lse(lane);
+                    *lses.get_mut(at).ok_or(Status::OutOfRange)? = (lse * descriptor.lse_scale) as f32;
                 }
             }
         }
         Ok(())
     }
-}
-
-/// How many of a request's keys its query may see: all, or those up to its own place when the last query sees all.
-fn visible(descriptor: &Descriptor, request: &Request, query: usize) -> u32 {
-    let keys = if descriptor.causal {
-        (request.kv_len + query + 1).saturating_sub(request.q_len).min(request.kv_len)
-    } else {
-        request.kv_len
-    };
-    keys as u32
 }

@@ -1,8 +1,9 @@
 //! The online softmax of four rows, one in each lane.
 
-use std::f32::consts::LOG2_E;
-use std::hint::black_box;
+use std::f64::consts::LOG2_E;
 
+use super::exp::Exp;
+use crate::math::exp2;
 use crate::simd::{F32x4, Lanes};
 
 /// The largest logit so far, and the sum of exp(logit − largest).
@@ -40,52 +41,29 @@ impl State {
         alpha
     }
 
-    /// 1 / sum, or 0 for a row without keys.
-    pub fn normalizer(&self, lane: usize) -> f32 {
-        if self.sum[lane] == 0.0 { 0.0 } else { 1.0 / self.sum[lane] }
-    }
-
-    /// log2 of the sum of exp(logit); −∞ for a row without keys.
-    pub fn lse(&self, lane: usize) -> f32 {
-        if self.sum[lane] == 0.0 {
-            return f32::NEG_INFINITY;
+    /// The end of a row, whose denominator a sink of logit `sink` joins (−∞: there is none).
+    pub fn finish(&self, lane: usize, sink: f32) -> Finished {
+        let (max, sum) = (f64::from(self.max[lane]), f64::from(self.sum[lane]));
+        if sink == f32::NEG_INFINITY {
+            let factor = (self.sum[lane] != 0.0).then(|| 1.0 / self.sum[lane]);
+            let lse = factor.map_or(f64::NEG_INFINITY, |_| max * LOG2_E + sum.log2());
+            return Finished { factor, lse };
         }
-        (f64::from(self.max[lane]) * std::f64::consts::LOG2_E + f64::from(self.sum[lane]).log2()) as f32
+        let sink = f64::from(sink);
+        // By hand, because f64::max would lose a NaN.
+        let base = if max < sink { sink } else { max };
+        // ∞ − ∞ would be NaN.
+        let weight = |logit: f64| if logit == base { 1.0 } else { exp2((logit - base) * LOG2_E) };
+        let keys = weight(max);
+        let all = keys * sum + weight(sink);
+        Finished { factor: (self.sum[lane] != 0.0).then(|| (keys / all) as f32), lse: base * LOG2_E + all.log2() }
     }
 }
 
-/// The constants of `exp`, hidden from the compilers for the reason that codec/narrow.rs gives.
-#[derive(Clone, Copy)]
-struct Exp {
-    log2_e: F32x4,
-    lowest: F32x4,
-    /// Its unit in the last place is 1: in a sum with it, the low bits are an integer.
-    to_integer: F32x4,
-    /// 2^f on [−1/2, 1/2], the polynomial of least relative error (2e-9 before its coefficients are rounded).
-    coefficients: [F32x4; 7],
-}
-
-impl Exp {
-    fn new() -> Exp {
-        let [log2_e, lowest, to_integer] = black_box([LOG2_E, -126.0, 12_582_912.0]).map(F32x4::splat);
-        let coefficients =
-            black_box([1.0, 0.693_147_2, 0.240_226_46, 0.055_503_288, 0.009_618_489, 0.001_339_993, 0.000_153_458])
-                .map(F32x4::splat);
-        Exp { log2_e, lowest, to_integer, coefficients }
-    }
-
-    /// e to the x, for x ≤ 0, to about 1e-7 of itself; 0 below the normal numbers, NaN for NaN.
-    #[inline(always)]
-    fn of(&self, x: F32x4) -> F32x4 {
-        let exponent = x * self.log2_e;
-        let bounded = exponent.max(self.lowest);
-        let n = bounded.round();
-        let f = bounded - n;
-        let [rest @ .., highest] = self.coefficients;
-        let power = rest.into_iter().rev().fold(highest, |sum, c| sum.mul_add(f, c));
-        let scaled = power.bits() + (n + self.to_integer).bits().shl::<23>();
-        let power = scaled.and_not(exponent.lt(self.lowest));
-        // What integer arithmetic makes of a NaN is any number.
-        exponent.eq(exponent).select(power, exponent.bits()).floats()
-    }
+/// What becomes of a row at its end.
+pub struct Finished {
+    /// Makes the output of what was summed; none for a row without keys, whose output is 0.
+    pub factor: Option<f32>,
+    /// log2 of the sum of exp(logit); −∞ for a row without keys and sink.
+    pub lse: f64,
 }

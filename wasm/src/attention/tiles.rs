@@ -1,5 +1,6 @@
 //! A tile of keys and values as rows of f32, each padded with zeros to whole steps of the kernels.
 
+use super::rope::{Rope, Rotations};
 use super::{Inputs, KEYS, Request};
 use crate::codec::Slice;
 use crate::descriptor::{Cache, Descriptor};
@@ -9,13 +10,17 @@ use crate::status::Status;
 /// The kernels take this many floats of a row at a time.
 pub const STEP: usize = 16;
 
-/// Zeros, or a status when there is no memory for them.
-pub fn zeros(rows: usize, columns: usize) -> Result<Vec<f32>, Status> {
+/// The same value everywhere, or a status when there is no memory for it.
+pub fn filled<T: Copy>(rows: usize, columns: usize, value: T) -> Result<Vec<T>, Status> {
     let count = rows.checked_mul(columns).ok_or(Status::OutOfMemory)?;
-    let mut floats = Vec::new();
-    floats.try_reserve_exact(count).map_err(|_| Status::OutOfMemory)?;
-    floats.resize(count, 0.0);
-    Ok(floats)
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Status::OutOfMemory)?;
+    values.resize(count, value);
+    Ok(values)
+}
+
+pub fn zeros(rows: usize, columns: usize) -> Result<Vec<f32>, Status> {
+    filled(rows, columns, 0.0)
 }
 
 /// A head dimension with its padding.
@@ -38,6 +43,7 @@ pub struct KeyRows<'a> {
 pub struct KeyTile {
     k: Vec<f32>,
     v: Vec<f32>,
+    rotations: Option<Rotations>,
 }
 
 /// The keys of a tile, in the cache.
@@ -53,21 +59,40 @@ pub struct Span<'a> {
 }
 
 impl KeyTile {
-    pub fn new(descriptor: &Descriptor) -> Result<KeyTile, Status> {
+    pub fn new(descriptor: &Descriptor, rope: Option<&Rope>) -> Result<KeyTile, Status> {
         let k = zeros(KEYS, padded(descriptor.head_dim)?)?;
         let v = zeros(KEYS, padded(descriptor.head_dim_v)?)?;
-        Ok(KeyTile { k, v })
+        Ok(KeyTile { k, v, rotations: rope.map(Rope::rotations).transpose()? })
     }
 
     /// The keys' rows, then the values'.
-    pub fn load<'a>(&'a mut self, descriptor: &Descriptor, span: Span<'a>) -> Result<[KeyRows<'a>; 2], Status> {
+    pub fn load<'a>(
+        &'a mut self,
+        descriptor: &Descriptor,
+        span: Span<'a>,
+        rope: Option<&Rope>,
+    ) -> Result<[KeyRows<'a>; 2], Status> {
         let Descriptor { page_size, head_dim, head_dim_v, .. } = *descriptor;
         let Inputs { k, v, .. } = *span.inputs;
-        Ok([
-            rows(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?,
-            rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?,
-        ])
+        let v = rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?;
+        let (Some(rope), Some(rotations)) = (rope, &mut self.rotations) else {
+            return Ok([rows(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?, v]);
+        };
+        gather(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?;
+        let width = self.k.len() / KEYS;
+        rotations.cover(rope, span.first_key as i64, span.count);
+        for (i, row) in self.k.chunks_exact_mut(width).take(span.count).enumerate() {
+            rotations.rotate(i, &mut row[..head_dim]);
+        }
+        Ok([KeyRows::gathered(&self.k, span.count), v])
     }
+}
+
+/// Where a row of a cache begins, by the address rule.
+fn start(cache: &Cache, span: &Span, page: usize, token: usize) -> Result<usize, Status> {
+    let number = *span.inputs.page_table.get(page).ok_or(Status::OutOfRange)?;
+    let page = u64::from(number) * cache.page_stride;
+    Ok((page + token as u64 * cache.token_stride + span.kv_head as u64 * cache.head_stride) as usize)
 }
 
 fn rows<'a>(
@@ -78,20 +103,14 @@ fn rows<'a>(
     span: Span,
     scratch: &'a mut [f32],
 ) -> Result<KeyRows<'a>, Status> {
-    // By the address rule.
-    let mut page = span.request.first_page + span.first_key / page_size;
-    let mut token = span.first_key % page_size;
-    let start = |page: usize, token: usize| {
-        let number = *span.inputs.page_table.get(page).ok_or(Status::OutOfRange)?;
-        let page = u64::from(number) * cache.page_stride;
-        Ok::<_, Status>((page + token as u64 * cache.token_stride + span.kv_head as u64 * cache.head_stride) as usize)
-    };
+    let page = span.request.first_page + span.first_key / page_size;
+    let token = span.first_key % page_size;
     let stride = cache.token_stride as usize;
     let whole_steps = dim.is_multiple_of(STEP) && stride.is_multiple_of(STEP) && stride >= dim;
     // Rows that lie apart compete for the same few lines of the cache: to read them often, gather them first.
     let worth_it = span.read_once || stride == dim;
     if let (Slice::F32(values), true) = (elements, whole_steps && worth_it && token + span.count <= page_size) {
-        let start = start(page, token)?;
+        let start = start(cache, &span, page, token)?;
         let floats = values.get(start..start + (span.count - 1) * stride + dim).ok_or(Status::OutOfRange)?;
         let mut rows = KeyRows { floats: floats.as_chunks().0, stride: stride / 4, width: dim / 4, cold: true };
         if stride != dim {
@@ -100,19 +119,45 @@ fn rows<'a>(
         }
         return Ok(rows);
     }
+    gather(page_size, cache, elements, dim, span, scratch)?;
+    Ok(KeyRows::gathered(scratch, span.count))
+}
+
+/// Makes the rows of a tile in a scratch.
+fn gather(
+    page_size: usize,
+    cache: &Cache,
+    elements: Slice,
+    dim: usize,
+    span: Span,
+    scratch: &mut [f32],
+) -> Result<(), Status> {
+    let mut page = span.request.first_page + span.first_key / page_size;
+    let mut token = span.first_key % page_size;
     let width = scratch.len() / KEYS;
     for to in scratch.chunks_exact_mut(width).take(span.count) {
-        elements.read(start(page, token)?, &mut to[..dim])?;
+        elements.read(start(cache, &span, page, token)?, &mut to[..dim])?;
         token += 1;
         if token == page_size {
             (page, token) = (page + 1, 0);
         }
     }
-    let floats = scratch[..span.count * width].as_chunks().0;
-    Ok(KeyRows { floats, stride: width / 4, width: width / 4, cold: false })
+    Ok(())
 }
 
-impl KeyRows<'_> {
+impl<'a> KeyRows<'a> {
+    /// The first `count` rows of a scratch for KEYS rows.
+    fn gathered(scratch: &'a [f32], count: usize) -> KeyRows<'a> {
+        let width = scratch.len() / KEYS;
+        let floats = scratch[..count * width].as_chunks().0;
+        KeyRows { floats, stride: width / 4, width: width / 4, cold: false }
+    }
+
+    /// Without the first `count` rows.
+    pub fn skip(self, count: usize) -> KeyRows<'a> {
+        KeyRows { floats: self.floats.get(count * self.stride..).unwrap_or_default(), ..self }
+    }
+
     /// Reads a float of every cache line, if nothing has yet, so that the misses of a tile overlap each other: the
     /// kernels compute for too long between two lines for that, and WebAssembly has no prefetch.
     #[inline(never)]

@@ -131,6 +131,26 @@ impl<'a> SliceMut<'a> {
         self.len() == 0
     }
 
+    /// Copies elements of the same dtype, to the bit.
+    pub fn copy(&mut self, start: usize, from: &Slice, from_start: usize, count: usize) -> Result<(), Status> {
+        fn copy<T: Copy>(to: &mut [T], start: usize, from: &[T], from_start: usize, count: usize) -> Option<()> {
+            let from = from.get(from_start..)?.get(..count)?;
+            to.get_mut(start..)?.get_mut(..count)?.copy_from_slice(from);
+            Some(())
+        }
+        match (self, from) {
+            (SliceMut::F32(to), Slice::F32(from)) => copy(to, start, from, from_start, count),
+            (SliceMut::F16(to), Slice::F16(from)) | (SliceMut::Bf16(to), Slice::Bf16(from)) => {
+                copy(to, start, from, from_start, count)
+            }
+            (SliceMut::E4m3(to), Slice::E4m3(from)) | (SliceMut::E5m2(to), Slice::E5m2(from)) => {
+                copy(to, start, from, from_start, count)
+            }
+            _ => return Err(Status::BadDtype),
+        }
+        .ok_or(Status::OutOfRange)
+    }
+
     /// Puts `from` at `start`, rounding to nearest even; `saturate` says what FP8 does beyond its range.
     pub fn write(&mut self, start: usize, from: &[f32], saturate: bool) -> Result<(), Status> {
         let range = start..start.checked_add(from.len()).ok_or(Status::OutOfRange)?;

@@ -1,7 +1,7 @@
 //! The vectors as arrays, for hosts without WebAssembly's: what the crate's own tests run on.
 
 use core::array::from_fn;
-use core::ops::{Add, BitAnd, BitOr, BitXor, Mul, Sub};
+use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 #[derive(Clone, Copy)]
 pub struct F32x4([f32; 4]);
@@ -29,6 +29,7 @@ operators! {
     F32x4 Add add |a, b| a + b;
     F32x4 Sub sub |a, b| a - b;
     F32x4 Mul mul |a, b| a * b;
+    F32x4 Div div |a, b| a / b;
     U32x4 Add add |a, b| a.wrapping_add(b);
     U32x4 Sub sub |a, b| a.wrapping_sub(b);
     U32x4 BitAnd bitand |a, b| a & b;

@@ -1,7 +1,7 @@
 //! The vectors as WebAssembly has them.
 
 use core::arch::wasm32::*;
-use core::ops::{Add, BitAnd, BitOr, BitXor, Mul, Sub};
+use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Sub};
 
 use bytemuck::must_cast;
 
@@ -31,6 +31,7 @@ operators! {
     F32x4 Add add f32x4_add;
     F32x4 Sub sub f32x4_sub;
     F32x4 Mul mul f32x4_mul;
+    F32x4 Div div f32x4_div;
     U32x4 Add add i32x4_add;
     U32x4 Sub sub i32x4_sub;
     U32x4 BitAnd bitand v128_and;

@@ -17,7 +17,18 @@ pub struct Problem {
     pub head_dim: usize,
     pub head_dim_v: usize,
     pub causal: bool,
+    pub window_left: Option<u32>,
+    /// Of every head; what is per head varies around it.
     pub out_scale: f32,
+    pub scales_vary: bool,
+    pub soft_cap: Option<f32>,
+    /// Scale and theta.
+    pub rope: Option<(f64, f64)>,
+    /// The slope of the first head; the next ones are half as steep, each.
+    pub alibi: Option<f32>,
+    /// The sink of the first head; each next one is greater by 1.
+    pub sink: Option<f32>,
+    pub lse_scale: f64,
     /// None: a page a request, as long as the longest.
     pub page_size: Option<usize>,
     pub hnd: bool,
@@ -43,7 +54,14 @@ impl Default for Problem {
             head_dim: 32,
             head_dim_v: 32,
             causal: false,
+            window_left: None,
             out_scale: 1.0,
+            scales_vary: false,
+            soft_cap: None,
+            rope: None,
+            alibi: None,
+            sink: None,
+            lse_scale: 1.0,
             page_size: None,
             hnd: false,
             q_format: None,
@@ -129,8 +147,12 @@ impl Problem {
         (0..count).map(|i| (count - i) as u32).collect()
     }
 
-    fn sm_scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
+    /// Logit scale, out scale, slope and sink of a head.
+    fn head(&self, head: usize) -> [f32; 4] {
+        let vary = if self.scales_vary { 1.0 + head as f32 / 8.0 } else { 1.0 };
+        let slope = self.alibi.map_or(0.0, |first| first * 0.5f32.powi(head as i32));
+        let sink = self.sink.map_or(f32::NEG_INFINITY, |first| first + head as f32);
+        [vary / (self.head_dim as f32).sqrt(), self.out_scale / vary, slope, sink]
     }
 
     /// (page, token, head) strides.
@@ -209,10 +231,14 @@ impl Problem {
         }
         let requests = put(&mut blocks, bytemuck::cast_slice(&requests));
         let pages = put(&mut blocks, bytemuck::cast_slice(&self.pages()));
+        let heads: Vec<_> = (0..self.heads()).flat_map(|head| self.head(head)).collect();
+        let heads = put(&mut blocks, bytemuck::cast_slice(&heads));
         let number = |x: usize| x as u32;
         let mut words = vec![number(self.lens.len()), number(self.heads()), number(self.num_kv_heads)];
-        words.extend([number(self.head_dim), number(self.head_dim_v), u32::from(self.causal)]);
-        words.extend([self.sm_scale().to_bits(), self.out_scale.to_bits(), number(size)]);
+        let flags = [(self.causal, 1), (self.soft_cap.is_some(), 2), (self.rope.is_some(), 4)];
+        let flags = flags.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum::<u32>();
+        words.extend([number(self.head_dim), number(self.head_dim_v), flags]);
+        words.extend([heads, 0, number(size)]);
         words.extend([q_handle, 0, q_dtype, number(self.heads() * self.head_dim), number(self.head_dim)]);
         words.extend([k_handle, 0, k_dtype]);
         words.extend(self.strides(self.head_dim).map(number));
@@ -221,6 +247,11 @@ impl Problem {
         words.extend([out, 0, out_dtype, number(self.heads() * self.head_dim_v), number(self.head_dim_v)]);
         words.extend([if self.with_lse { lse } else { 0 }, 0]);
         words.extend([requests, 0, pages, 0, number(self.pages().len())]);
+        words.extend([self.window_left.unwrap_or(u32::MAX), self.soft_cap.unwrap_or(0.0).to_bits()]);
+        let (scale, theta) = self.rope.unwrap_or((0.0, 0.0));
+        words.extend(
+            [scale, theta, self.lse_scale].map(f64::to_bits).iter().flat_map(|&x| [x as u32, (x >> 32) as u32]),
+        );
         Layout { blocks, words, q, k, v, out: (out, count), lse }
     }
 
@@ -250,7 +281,7 @@ impl Problem {
 pub fn assert_near(problem: &Problem) {
     let mut layout = problem.layout();
     let answer = problem.run_layout(&mut layout);
-    let (out, lse, worst) = problem.plain(&layout);
+    let (out, lse, worst, worst_lse) = problem.plain(&layout);
     let rounding = problem.out_format.map_or(0.0, |format| 2f64.powi(-(format.mantissa as i32 + 1)));
     assert_eq!(answer.out.len(), out.len());
     for (i, (&got, expected)) in answer.out.iter().zip(out).enumerate() {
@@ -260,7 +291,8 @@ pub fn assert_near(problem: &Problem) {
     }
     assert_eq!(answer.lse.len(), lse.len());
     for (i, (&got, expected)) in answer.lse.iter().zip(lse).enumerate() {
-        let near = (f64::from(got) - expected).abs() <= 1e-6 * expected.abs().max(2.0);
+        // f32 itself may not hold the expected to more than 6e-8 of it.
+        let near = (f64::from(got) - expected).abs() <= 2.0 * worst_lse + 1e-7 * expected.abs() + 1e-6;
         assert!(near || f64::from(got) == expected, "lse {i}: {got} is not {expected}");
     }
 }
