@@ -14,15 +14,12 @@ import { paddedDecode } from "../../src/decode_problem.ts";
 import { KvasirDevice } from "../../src/device.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";
-import type { Dispatch } from "../../src/webgpu/dispatch.ts";
 import { decodeCall } from "./decode_call.ts";
 import { decodeBytes, decodeFlops, type DecodeProblem } from "./decode_cases.ts";
+import { copiesOf, overCopy } from "./copies.ts";
 import type { GpuCase, OpenCase, Tuning } from "./family.ts";
 import { BLOCK_VALUES, fillOnGpu, fillOnHost } from "./inputs.ts";
 
-/** More than any cache holds: what is read in turn is read from memory. */
-const LARGER_THAN_CACHE = 256 * 2 ** 20;
-const MOST_COPIES = 16;
 /** Rounding to float16, and 1e-3 of slack: a wrong kernel is off by far more. */
 const TOLERANCE = 2e-3;
 /** Where in the endless values q, k and v begin. */
@@ -69,8 +66,7 @@ async function openDecode(
     const q = await fill(rows, "float16", FROM.q);
     const out = await fill(rows, "float16", FROM.v);
     const caches: Cache[] = [];
-    const count = Math.ceil(LARGER_THAN_CACHE / decodeBytes(wanted));
-    for (let i = 0; i < Math.min(MOST_COPIES, count); i++) {
+    for (let i = 0; i < copiesOf(decodeBytes(wanted)); i++) {
       caches.push({ k: await fill(kv, dtype, FROM.k), v: await fill(kv, dtype, FROM.v) });
     }
     const problem = problemOf(wanted);
@@ -80,7 +76,9 @@ async function openDecode(
     const kvShape = [s.batch, s.kvLen, s.numKvHeads, s.headDim];
     return {
       kernel: dispatches[0].kernel.name,
-      calls: caches.map((cache) => overCache(dispatches, caches[0], cache)),
+      calls: caches.map(({ k, v }) =>
+        overCopy(dispatches, [[caches[0].k.buffer, k.buffer], [caches[0].v.buffer, v.buffer]])
+      ),
       check: () => checkAgainstWasm(backend, out, wanted),
       async callAndRead() {
         using qTensor = device.tensorFromBuffer(
@@ -99,21 +97,6 @@ async function openDecode(
     release();
     throw error;
   }
-}
-
-/**
- * The same dispatches over another copy of k and v. All else they share, out above all: it makes each
- * call wait for the one before it, as the steps of a model do.
- */
-function overCache(dispatches: readonly Dispatch[], from: Cache, to: Cache): Dispatch[] {
-  const moved = new Map([[from.k.buffer, to.k.buffer], [from.v.buffer, to.v.buffer]]);
-  return dispatches.map((dispatch) => ({
-    ...dispatch,
-    resources: dispatch.resources.map((resource) => ({
-      ...resource,
-      buffer: moved.get(resource.buffer) ?? resource.buffer,
-    })),
-  }));
 }
 
 function problemOf({ shape: s, dtype, seqLens }: DecodeProblem): AttentionProblem {

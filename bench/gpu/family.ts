@@ -36,8 +36,8 @@ export interface OpenCase {
   readonly calls: readonly (readonly Dispatch[])[];
   /** The largest difference from the reference, after a call has run. Throws for a wrong result. */
   check(): Promise<number>;
-  /** One call through the public interface, until its result is read. */
-  callAndRead(): Promise<void>;
+  /** One call through the public interface, until its result is read; null where it has none. */
+  readonly callAndRead: (() => Promise<void>) | null;
   release(): void;
 }
 
@@ -47,7 +47,7 @@ export function caseName(
 ): string {
   const keys = s.kvTokens === undefined ? `${s.kvLen}` : `1..${s.kvLen}`;
   const tokens = s.qoLen === 1
-    ? `${keys} keys`
+    ? `${keys} ${family === "merge" ? "states" : "keys"}`
     : s.qoLen === s.kvLen
     ? `${s.qoLen} tokens`
     : `${s.qoLen} tokens over ${keys} keys`;

@@ -7,7 +7,7 @@
 
 import type { DType } from "@kvasir/attention";
 import type { Backend, Storage } from "../../src/backend.ts";
-import { encodeValues } from "../../src/cpu/codec.ts";
+import { decodeToFloat32, encodeValues } from "../../src/cpu/codec.ts";
 import { bytesPerElement } from "../../src/dtype.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";
@@ -64,6 +64,15 @@ export function fillOnHost(
     backend.write(storage, filled, block(dtype).subarray(at, at + count));
   }
   return storage;
+}
+
+/** The same values as numbers. */
+export function valuesOf(elements: number, dtype: DType, from: number): Float32Array {
+  const bytes = new Uint8Array(elements * bytesPerElement(dtype));
+  for (const { at, filled, count } of pieces(elements, dtype, from)) {
+    bytes.set(block(dtype).subarray(at, at + count), filled);
+  }
+  return decodeToFloat32(bytes, dtype);
 }
 
 /** The same on the GPU, of which only the block crosses the bus. Throws where memory is short. */

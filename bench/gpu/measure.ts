@@ -58,7 +58,7 @@ export async function measure(
   const error = await open.check();
   const times = await timer.time(open.calls, budget);
   const walls: number[] = [];
-  for (let i = 0; i <= budget.wallCalls && budget.wallCalls > 0; i++) {
+  for (let i = 0; open.callAndRead && budget.wallCalls > 0 && i <= budget.wallCalls; i++) {
     const begin = performance.now();
     await open.callAndRead();
     // The first call compiles, or finds what the library caches.

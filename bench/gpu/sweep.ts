@@ -99,5 +99,11 @@ async function sweepCase(lab: Lab, wanted: GpuCase, lists: SweepLists): Promise<
 }
 
 function workOf({ calls: [call] }: OpenCase): string {
-  return JSON.stringify(call.map(({ kernel, grid }) => [kernel.name, grid]));
+  return JSON.stringify(
+    call.map(({ kernel, grid, resources }) => [
+      kernel.name,
+      grid,
+      resources.map(({ buffer }) => buffer.size),
+    ]),
+  );
 }

@@ -88,7 +88,7 @@ function byKey(lines: readonly BenchLine[]): Map<string, BenchLine[]> {
 /** What a line measures, in one line; its kernel is left out. */
 export function lineLabel({ family, library, dtype, shape }: BenchLine): string {
   const what = `${family}, ${library}, ${shortDtype(dtype)}`;
-  return shape === null ? what : `${what}: ${shapeText(shape)}`;
+  return shape === null ? what : `${what}: ${shapeText(shape, family)}`;
 }
 
 /** An axis merges what has one name, so names that occur twice get their kernel and a number. */

@@ -54,14 +54,18 @@ export function shortDtype(dtype: string): string {
 }
 
 /** A shape, in words that need no legend. */
-export function shapeText(shape: BenchShape): string {
-  return `${tokensText(shape)}, ${headsText(shape)}`;
+export function shapeText(shape: BenchShape, family: string = ""): string {
+  return `${tokensText(shape, family)}, ${headsText(shape)}`;
 }
 
 /** How many requests of how many tokens. */
-export function tokensText({ batch, qoLen, kvLen, kvTokens }: BenchShape): string {
+export function tokensText(
+  { batch, qoLen, kvLen, kvTokens }: BenchShape,
+  family: string = "",
+): string {
+  const unit = family === "merge" ? "states" : "keys";
   const tokens = qoLen === 1
-    ? `${kvTokens === undefined ? kvLen : `1 to ${kvLen}`} keys`
+    ? `${kvTokens === undefined ? kvLen : `1 to ${kvLen}`} ${unit}`
     : qoLen === kvLen
     ? `${kvLen} tokens`
     : `${qoLen} tokens over ${kvLen} keys`;

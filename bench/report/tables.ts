@@ -101,7 +101,11 @@ export function lineTables({ lines }: BenchResult): string {
       : `<br><span class="tag">recorded [${sources.indexOf(recorded) + 1}]</span>`;
     return [
       cell(escapeHtml(line.library) + mark, line.library === "kvasir" ? "ours" : ""),
-      cell(shape === null ? NOTHING : `${tokensText(shape)}<small>${headsText(shape)}</small>`),
+      cell(
+        shape === null
+          ? NOTHING
+          : `${tokensText(shape, line.family)}<small>${headsText(shape)}</small>`,
+      ),
       cell(escapeHtml(shortDtype(line.dtype))),
       cell(escapeHtml(line.kernel), "kernel"),
       cell(timeText(line.time), "number"),

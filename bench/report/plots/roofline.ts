@@ -34,7 +34,9 @@ export function rooflinePoints(result: BenchResult): RooflinePoint[] {
       library: libraryText(line),
       family: line.family,
       recorded: line.recorded !== undefined,
-      text: `${line.kernel} ${shortDtype(line.dtype)} ${line.shape ? shapeText(line.shape) : ""}`,
+      text: `${line.kernel} ${shortDtype(line.dtype)} ${
+        line.shape ? shapeText(line.shape, line.family) : ""
+      }`,
     }));
 }
 

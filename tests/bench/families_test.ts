@@ -1,4 +1,4 @@
-/** The decode family of the bench: its problems, and what it does with them on a device. */
+/** The families of the bench: their problems, and what it does with these on a device. */
 
 import assert from "node:assert/strict";
 import { decodeCase } from "../../bench/gpu/decode.ts";
@@ -12,6 +12,7 @@ import {
 } from "../../bench/gpu/decode_cases.ts";
 import { caseName } from "../../bench/gpu/family.ts";
 import { benchGpu } from "../../bench/gpu/main.ts";
+import { mergeCase } from "../../bench/gpu/merge.ts";
 import { openGpu } from "../../bench/gpu/open.ts";
 import { chromeTrace } from "../../bench/gpu/profile.ts";
 import { GpuTimer } from "../../bench/gpu/timing.ts";
@@ -74,12 +75,24 @@ gpuTest("a result that is not there yet is found to be wrong", async () => {
     for (const other of buffers.slice(1)) {
       assert.equal(other.filter((buffer, i) => buffer !== buffers[0][i]).length, 2);
     }
-    await open.callAndRead();
+    await open.callAndRead!();
   } finally {
     open.release();
     timer.destroy();
     backend.destroy();
   }
+});
+
+gpuTest("merge is checked against float64 and timed, without a public call as yet", async () => {
+  const wanted = mergeCase({ rows: 3, states: 5, numHeads: 2, dtype: "float16" });
+  await printed(async () => {
+    const result = (await benchGpu(QUIET, () => [wanted]))!;
+    const [line] = result.lines;
+    assert.equal(line.family, "merge");
+    assert.ok(line.error! > 0 && line.error! < 1e-2 && line.wall === undefined);
+    result.backend.destroy();
+  });
+  assert.equal(caseName(wanted), "merge 3 x 5 states, 2/2, float16");
 });
 
 gpuTest("a shape that the device is too small for is left out with one line", async () => {
