@@ -1,20 +1,20 @@
 // Merges attention states: outputs over parts of the keys, with the log-sum-exp of each part
 // (FlashInfer's merge_states). Decode over split keys ends here too.
 //
-// Grid: one workgroup for each (row, head) of the result, in one dimension folded over x and y.
+// Grid: one workgroup for PAIRS pairs (row, head) of the result, in one dimension folded over x and y.
 // Bindings: 0 params; 1 rows (first row of a, how many, first row of b, how many); 2 v of a; 3 s of a;
 //   4 v of b; 5 s of b; 6 out; 7 lse; 8 sinks, one a head.
 //
 // With weights w_i = 2^(s_i - m), m = max s_i:   d = sum w_i,   out = sum w_i·v_i / d,   lse = m + log2 d
 // A state of s = -infinity holds nothing; its v is not looked at. TEAMS teams of TEAM lanes take the
-// states in turn, UNROLL of them at a time; a lane owns a quad (4 elements) of the row.
+// states of a pair in turn, UNROLL of them at a time; a lane owns a quad (4 elements) of the row.
 
-import constants::{QUADS, TEAM, TEAMS, UNROLL, WORKGROUP};
+import constants::{PAIRS, QUADS, TEAM, TEAMS, UNROLL, WORKGROUP};
 import package::v_format;
 import package::out_format;
 
 struct MergeParams {
-  num_work: u32,
+  num_work: u32,       // pairs
   num_heads: u32,
   lse_scale: f32,      // 1, or ln 2 for natural logarithms
   write_lse: u32,
@@ -33,8 +33,8 @@ struct MergeParams {
 const LOWEST = -3.4028234663852886e38;
 const MINUS_INFINITY_BITS = 0xff800000u;
 
-var<workgroup> team_max: array<f32, TEAMS>;
-var<workgroup> team_sum: array<f32, TEAMS>;
+var<workgroup> team_max: array<f32, PAIRS * TEAMS>;
+var<workgroup> team_sum: array<f32, PAIRS * TEAMS>;
 var<workgroup> team_output: array<vec4<f32>, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
@@ -43,21 +43,22 @@ fn main(
   @builtin(num_workgroups) grid: vec3<u32>,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let index = workgroup.y * grid.x + workgroup.x;
-  if (index >= params.num_work) {
-    return;
-  }
-  let head = index % params.num_heads;
-  let row = rows[index / params.num_heads];
-  let team = local / TEAM;
+  let team = local / TEAM; // of the workgroup
   let lane = local % TEAM;
   let quad = min(lane, QUADS - 1u);
+  let first_team = team - team % TEAMS; // of the pair
+  let wanted = (workgroup.y * grid.x + workgroup.x) * PAIRS + team / TEAMS;
+  // Past the end, the last pair is computed again and not written, since all lanes meet at barriers.
+  let index = min(wanted, params.num_work - 1u);
+  let is_there = wanted < params.num_work;
+  let head = index % params.num_heads;
+  let row = rows[index / params.num_heads];
   let count = row.y + row.w;
 
   var largest = LOWEST;
   var sum = 0.0;
   var output = vec4<f32>(0.0);
-  for (var first = team * UNROLL; first < count; first += TEAMS * UNROLL) {
+  for (var first = (team % TEAMS) * UNROLL; first < count; first += TEAMS * UNROLL) {
     var bits: array<u32, UNROLL>;
     var value: array<vec4<f32>, UNROLL>;
     @unroll for (var u = 0u; u < UNROLL; u++) {
@@ -98,11 +99,11 @@ fn main(
   workgroupBarrier();
   var merged_max = LOWEST;
   for (var t = 0u; t < TEAMS; t++) {
-    merged_max = max(merged_max, team_max[t]);
+    merged_max = max(merged_max, team_max[first_team + t]);
   }
   var merged = 0.0;
   for (var t = 0u; t < TEAMS; t++) {
-    merged += team_sum[t] * exp2(team_max[t] - merged_max);
+    merged += team_sum[first_team + t] * exp2(team_max[first_team + t] - merged_max);
   }
   let has_state = merged_max > LOWEST || merged != 0.0; // NaN counts
   var level = merged_max;
@@ -115,7 +116,8 @@ fn main(
     merged = merged * lowered + exp2(sink - level);
     has_sum = true;
   }
-  if (local == 0u && params.write_lse != 0u) {
+  let is_first = is_there && team == first_team;
+  if (is_first && lane == 0u && params.write_lse != 0u) {
     // log2(1) is 0, which not every GPU knows.
     let logarithm = select(log2(merged), 0.0, merged == 1.0);
     lse[index] = select(
@@ -124,10 +126,10 @@ fn main(
   }
   team_output[local] = output * (exp2(largest - merged_max) * lowered);
   workgroupBarrier();
-  if (team == 0u && lane < QUADS) {
+  if (is_first && lane < QUADS) {
     var total = vec4<f32>(0.0);
     for (var t = 0u; t < TEAMS; t++) {
-      total += team_output[t * TEAM + lane];
+      total += team_output[(first_team + t) * TEAM + lane];
     }
     out[index * QUADS + lane] =
       out_format::encode_quad(select(vec4<f32>(0.0), total / merged, has_state));

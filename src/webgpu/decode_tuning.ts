@@ -60,8 +60,8 @@ const SUBGROUPS_8_BIT: readonly Row[] = [
   [3, 16, 8, 64, 0],
   [4, 16, 4, 64, 1],
   [5, 8, 4, 64, 0],
-  [6, 8, 4, 64, 0],
-  [7, 8, 4, 64, 0],
+  [3, 16, 8, 64, 0],
+  [4, 16, 4, 64, 1],
   [4, 16, 4, 64, 1],
 ];
 /** Teams that meet in workgroup memory share it: fewer lanes, and no halving of values. */

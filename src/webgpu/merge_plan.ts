@@ -29,8 +29,9 @@ export interface MergeOptions {
 }
 
 const QUAD = 4;
-/** Lanes of a workgroup: the more teams, the fewer states each reads in turn. */
-const WORKGROUP = 256;
+/** Lanes of a workgroup: many for many states, which its teams share; few else. */
+const MOST_LANES = 256;
+const LEAST_LANES = 64;
 /** States that a team has in flight. */
 const UNROLL = 4;
 
@@ -49,7 +50,7 @@ export function planMerge(
     });
   }
   const quads = headDim / QUAD;
-  const most = Math.min(WORKGROUP, capabilities.limits.maxComputeInvocationsPerWorkgroup);
+  const most = Math.min(MOST_LANES, capabilities.limits.maxComputeInvocationsPerWorkgroup);
   const team = 2 ** Math.ceil(Math.log2(quads));
   if (team > most) {
     throw new LimitError("v", {
@@ -68,13 +69,24 @@ export function planMerge(
     });
   }
   const numWork = numRows * numHeads;
+  const teams = 2 ** Math.ceil(Math.log2(mostStates(rows) / UNROLL));
+  const teamsOfPair = Math.max(1, Math.min(teams, most / team));
+  const pairs = Math.max(1, Math.floor(LEAST_LANES / (team * teamsOfPair)));
   return {
     kernel: {
-      name: `merge.v-${vDtype}.out-${outDtype}.d${headDim}${hasSinks ? ".sinks" : ""}`,
+      name: `merge.v-${vDtype}.out-${outDtype}.d${headDim}.teams${teamsOfPair}` +
+        (hasSinks ? ".sinks" : ""),
       main: "merge",
       modules: ["formats/rounding"],
       roles: { v_format: inputModule(vDtype), out_format: outputModule(outDtype) },
-      constants: { QUADS: quads, TEAM: team, TEAMS: most / team, UNROLL, WORKGROUP: most },
+      constants: {
+        PAIRS: pairs,
+        QUADS: quads,
+        TEAM: team,
+        TEAMS: teamsOfPair,
+        UNROLL,
+        WORKGROUP: pairs * teamsOfPair * team,
+      },
       conditions: { sinks: hasSinks },
       bindings: ["uniform", ...BINDINGS, ...(hasSinks ? ["read" as const] : [])],
     },
@@ -82,7 +94,7 @@ export function planMerge(
     numWork,
     numHeads,
     lseScale,
-    grid: foldGrid(numWork, capabilities.limits),
+    grid: foldGrid(Math.ceil(numWork / pairs), capabilities.limits),
   };
 }
 
@@ -93,6 +105,15 @@ function statesOf(rows: Uint32Array): number {
   let states = 0;
   for (let at = 0; at < rows.length; at += 4) {
     states = Math.max(states, rows[at] + rows[at + 1], rows[at + 2] + rows[at + 3]);
+  }
+  return states;
+}
+
+/** The most states that one row of the result takes. */
+function mostStates(rows: Uint32Array): number {
+  let states = 1;
+  for (let at = 0; at < rows.length; at += 4) {
+    states = Math.max(states, rows[at + 1] + rows[at + 3]);
   }
   return states;
 }
