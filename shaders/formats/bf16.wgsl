@@ -12,8 +12,6 @@ fn decode_quad(words: Quad) -> vec4<f32> {
 }
 
 fn encode_quad(values: vec4<f32>) -> Quad {
-  return vec2<u32>(
-    bfloat_bits(values.x) | (bfloat_bits(values.y) << 16u),
-    bfloat_bits(values.z) | (bfloat_bits(values.w) << 16u),
-  );
+  let bits = bfloat_bits(values);
+  return bits.xz | (bits.yw << vec2<u32>(16u));
 }

@@ -10,8 +10,6 @@ fn decode_quad(words: Quad) -> vec4<f32> {
 }
 
 fn encode_quad(values: vec4<f32>) -> Quad {
-  return vec2<u32>(
-    half_bits(values.x) | (half_bits(values.y) << 16u),
-    half_bits(values.z) | (half_bits(values.w) << 16u),
-  );
+  let bits = half_bits(values);
+  return bits.xz | (bits.yw << vec2<u32>(16u));
 }

@@ -30,6 +30,7 @@ export async function runDecode(
   const plan = planDecode(problem, context.capabilities);
   const kernels = await compileDecode(context, plan);
   context.noteChoice("decode", kernels.decode.name, plan.reason);
+  if (kernels.merge) context.noteChoice("merge", kernels.merge.name, "keys are split");
   if (plan.dispatches.length === 0) return;
   await submit(
     context,

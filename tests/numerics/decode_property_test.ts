@@ -56,7 +56,7 @@ function assertInHull(out: Float32Array, { problem: c }: ReturnType<typeof makeI
     const head = Math.floor((row % c.numQoHeads) / groupSize);
     let [low, high] = [Infinity, -Infinity];
     for (let token = 0; token < kvLen; token++) {
-      const value = c.v[cacheRow(c, request, token, head) + i % c.headDim] * vScale;
+      const value = c.v[cacheRow(c, request, token, head) + i % c.headDim] * Number(vScale);
       low = Math.min(low, value);
       high = Math.max(high, value);
     }

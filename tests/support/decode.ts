@@ -11,6 +11,8 @@ import {
   batchDecodeWithPaddedKvCache,
   type Device,
   type DType,
+  type LseBase,
+  type PosEncodingMode,
   singleDecodeWithKvCache,
 } from "@kvasir/attention";
 import { type BackendName, onEachBackend } from "./device.ts";
@@ -35,8 +37,18 @@ export interface DecodeSpec {
   readonly kvLayout?: "NHD" | "HND";
   readonly seqLens?: readonly number[];
   readonly smScale?: number;
-  readonly kScale?: number;
-  readonly vScale?: number;
+  readonly qScale?: number | readonly number[];
+  readonly kScale?: number | readonly number[];
+  readonly vScale?: number | readonly number[];
+  readonly windowLeft?: number;
+  readonly logitsSoftCap?: number;
+  readonly sinks?: readonly number[];
+  readonly posEncodingMode?: PosEncodingMode;
+  readonly ropeScale?: number;
+  readonly ropeTheta?: number;
+  readonly lseBase?: LseBase;
+  /** q's dtype, or float16 for a q in FP8. */
+  readonly outDtype?: DType;
   /** Of the drawn values; 1. */
   readonly seed?: number;
   /** Multiplies the drawn q and k; 1. */
@@ -49,6 +61,7 @@ export interface DecodeInputs {
   readonly k: Stored;
   readonly v: Stored;
   readonly problem: AttentionCase;
+  readonly outDtype?: DType;
 }
 
 /** What the library answered, widened to float32. */
@@ -78,9 +91,38 @@ export function shapeOf(spec: DecodeSpec): DecodeShape {
     kvLens: spec.seqLens,
     kvLayout: spec.kvLayout ?? "NHD",
     smScale: spec.smScale,
+    qScale: spec.qScale,
     kScale: spec.kScale,
     vScale: spec.vScale,
+    windowLeft: spec.windowLeft,
+    logitsSoftCap: spec.logitsSoftCap,
+    sinks: spec.sinks,
+    rope: spec.posEncodingMode === "ROPE_LLAMA"
+      ? { scale: spec.ropeScale ?? 1, theta: spec.ropeTheta ?? 1e4 }
+      : undefined,
+    alibi: spec.posEncodingMode === "ALIBI",
+    lseScale: spec.lseBase === "ln" ? Math.LN2 : 1,
   };
+}
+
+/** The options of the calls for a case. */
+function optionsOf(p: AttentionCase, outDtype: DType | undefined) {
+  return {
+    kvLayout: p.kvLayout,
+    posEncodingMode: p.rope ? "ROPE_LLAMA" : p.alibi ? "ALIBI" : "NONE",
+    ropeScale: p.rope?.scale,
+    ropeTheta: p.rope?.theta,
+    smScale: p.smScale,
+    qScale: p.qScale,
+    kScale: p.kScale,
+    vScale: p.vScale,
+    windowLeft: p.windowLeft,
+    logitsSoftCap: p.logitsSoftCap,
+    sinks: p.sinks,
+    outDtype,
+    lseBase: (p.lseScale ?? 1) === 1 ? "log2" : "ln",
+    returnLse: true,
+  } as const;
 }
 
 /** Normal values for a spec. */
@@ -115,7 +157,8 @@ export function makeInputs(
       }
     }
   });
-  return { q, k, v, problem: { ...shape, q: q.values, k: k.values, v: v.values } };
+  const problem = { ...shape, q: q.values, k: k.values, v: v.values };
+  return { q, k, v, problem, outDtype: spec.outDtype };
 }
 
 /** Runs the batched call on a device, and frees what it made. */
@@ -131,14 +174,9 @@ export async function runDecode(device: Device, inputs: DecodeInputs): Promise<D
   );
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
-  const { kvLayout, kvLens: seqLens, smScale, kScale, vScale } = p;
   const result = await batchDecodeWithPaddedKvCache(qTensor, kTensor, vTensor, {
-    kvLayout,
-    seqLens,
-    smScale,
-    kScale,
-    vScale,
-    returnLse: true,
+    ...optionsOf(p, inputs.outDtype),
+    seqLens: p.kvLens,
   });
   using out = result.out;
   using lse = result.lse;
@@ -154,14 +192,8 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
   using qTensor = device.tensorFromBytes(q.bytes, [p.numQoHeads, p.headDim], q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
-  const { kvLayout, smScale, kScale, vScale } = p;
-  const result = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, {
-    kvLayout,
-    smScale,
-    kScale,
-    vScale,
-    returnLse: true,
-  });
+  const options = optionsOf(p, inputs.outDtype);
+  const result = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, options);
   using out = result.out;
   using lse = result.lse;
   return { out: await out.read(), lse: await lse.read() };
@@ -170,8 +202,12 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
 /** A spec in a few words, for the names of tests and failures. */
 export function describe(spec: DecodeSpec): string {
   const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, kvLayout = "NHD" } = spec;
-  const options = (["smScale", "kScale", "vScale", "magnitude", "seed"] as const)
-    .filter((name) => spec[name] !== undefined)
+  const shown = [
+    ...["smScale", "qScale", "kScale", "vScale", "windowLeft", "logitsSoftCap", "sinks"] as const,
+    ...["posEncodingMode", "ropeScale", "ropeTheta", "lseBase", "outDtype"] as const,
+    ...["magnitude", "seed"] as const,
+  ];
+  const options = shown.filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);
   return [
     `q ${qDtype ?? "float32"}, kv ${kvDtype ?? "float32"}`,
@@ -179,6 +215,11 @@ export function describe(spec: DecodeSpec): string {
     ...(spec.seqLens ? [`seqLens [${spec.seqLens.join(", ")}]`] : []),
     ...options,
   ].join("; ");
+}
+
+/** The dtype of the output. */
+export function outDtypeOf({ q, outDtype }: DecodeInputs): DType {
+  return outDtype ?? (q.dtype.startsWith("float8") ? "float16" : q.dtype);
 }
 
 /** Runs a call and passes it through the gate. */
@@ -189,7 +230,7 @@ export async function checkDecode(
   expected: Expected = expectedOf(inputs.problem),
 ): Promise<DecodeAnswer> {
   const answer = await runDecode(device, inputs);
-  checkAnswer(label, answer, expected, inputs.problem, inputs.q.dtype);
+  checkAnswer(label, answer, expected, inputs.problem, outDtypeOf(inputs));
   return answer;
 }
 
