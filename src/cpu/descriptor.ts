@@ -77,9 +77,10 @@ export function headParameters(problem: AttentionProblem): Float32Array<ArrayBuf
   const { numQoHeads, logitScales, outScales, alibiSlopes, sinks } = problem;
   const parameters = new Float32Array(4 * numQoHeads);
   for (let head = 0; head < numQoHeads; head++) {
-    const slope = alibiSlopes ? alibiSlopes[head] : 0;
-    const sink = sinks ? sinks[head] : -Infinity;
-    parameters.set([logitScales[head], outScales[head], slope, sink], 4 * head);
+    parameters[4 * head] = logitScales[head];
+    parameters[4 * head + 1] = outScales[head];
+    parameters[4 * head + 2] = alibiSlopes ? alibiSlopes[head] : 0;
+    parameters[4 * head + 3] = sinks ? sinks[head] : -Infinity;
   }
   return parameters;
 }
