@@ -147,23 +147,23 @@ impl RowTile {
     }
 
     /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.
-    #[inline(never)]
     pub fn attend_to(&mut self, mut k: KeyRows, mut v: KeyRows, first_key: usize, count: usize, transform: &Transform) {
         let q_panels = self.q.chunks_exact(LANES * self.q_width);
         let panels = q_panels.zip(self.o.chunks_exact_mut(LANES * self.o_width));
         for (block, (q, o)) in self.blocks.iter_mut().zip(panels) {
             let seen = block.visible_keys();
-            let (first, end) = (first_key.max(seen.start), (first_key + count).min(seen.end));
-            if first >= end {
+            let skipped = seen.start.saturating_sub(first_key);
+            let count = count.min(seen.end.saturating_sub(first_key)).saturating_sub(skipped);
+            if count == 0 {
                 continue;
             }
-            let p = &mut self.p[..end - first];
+            let p = &mut self.p[..count];
             k.touch();
-            kernels::score(block.rows, q.as_chunks().0, k.skip(first - first_key), p);
-            transform.apply(block, first, p);
+            kernels::score(block.rows, q.as_chunks().0, k.skip(skipped), p);
+            transform.apply(block, first_key + skipped, p);
             let alpha = block.state.update(p);
             v.touch();
-            kernels::weigh(block.rows, p, v.skip(first - first_key), alpha, o.as_chunks_mut().0);
+            kernels::weigh(block.rows, p, v.skip(skipped), alpha, o.as_chunks_mut().0);
         }
     }
 

@@ -157,6 +157,9 @@ impl<'a> KeyRows<'a> {
 
     /// Without the first `count` rows.
     pub fn skip(self, count: usize) -> KeyRows<'a> {
+        if count == 0 {
+            return self;
+        }
         KeyRows { floats: self.floats.get(count * self.stride..).unwrap_or_default(), ..self }
     }
 
