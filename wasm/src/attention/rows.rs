@@ -114,10 +114,9 @@ impl RowTile {
     ) -> Result<(), Status> {
         self.o.fill(0.0);
         self.row.fill(0.0);
-        self.blocks.fill(Block::default());
         let panels = self.q.chunks_exact_mut(LANES * self.q_width);
         for ((i, block), panel) in self.blocks.iter_mut().enumerate().zip(panels) {
-            block.rows = LANES.min(packed.len().saturating_sub(i * LANES));
+            *block = Block { rows: LANES.min(packed.len().saturating_sub(i * LANES)), ..Block::default() };
             for lane in 0..block.rows {
                 let (query, head) = unpack(descriptor, kv_head, packed.start + i * LANES + lane);
                 let start = (request.q_start + query) as u64 * descriptor.q.token_stride
