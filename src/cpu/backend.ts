@@ -9,7 +9,7 @@ import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
 import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
 import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
-import { attentionDescriptor, headParameters, mergeDescriptor } from "./descriptor.ts";
+import { attentionDescriptor, attentionTables, mergeDescriptor } from "./descriptor.ts";
 import { MAX_BLOCK, WasmInstance } from "./wasm_module.ts";
 
 /** A block of the WASM memory. */
@@ -30,10 +30,7 @@ export class WasmStorage implements Storage {
 }
 
 /** Copies a table into the WASM memory; its handle. */
-type Upload = (
-  values: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>,
-  label: string,
-) => number;
+type Upload = (words: Uint32Array<ArrayBuffer>, label: string) => number;
 
 function handleOf(storage: Storage): number {
   return (storage as WasmStorage).handle;
@@ -98,8 +95,6 @@ export class WasmBackend implements Backend {
   }
 
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
-    const { numRequests, requests } = problem;
-    const pageTable = problem.pageTable ?? Uint32Array.from({ length: numRequests }, (_, i) => i);
     await this.#call("attention", (upload) =>
       attentionDescriptor(problem, {
         q: handleOf(operands.q),
@@ -107,10 +102,7 @@ export class WasmBackend implements Backend {
         v: handleOf(operands.v),
         out: handleOf(operands.out),
         lse: operands.lse ? handleOf(operands.lse) : 0,
-        heads: upload(headParameters(problem), "the parameters of the heads"),
-        requests: upload(requests, "the request table"),
-        pageTable: upload(pageTable, "the page table"),
-        pageTableLength: pageTable.length,
+        tables: upload(attentionTables(problem), "the tables of requests and pages"),
       }));
   }
 
@@ -139,11 +131,11 @@ export class WasmBackend implements Backend {
     describe: (upload: Upload) => Uint32Array<ArrayBuffer>,
   ): Promise<void> {
     const handles: number[] = [];
-    const upload: Upload = (values, label) => {
-      const handle = this.#instance.allocate(values.byteLength, label);
+    const upload: Upload = (words, label) => {
+      const handle = this.#instance.allocate(words.byteLength, label);
       handles.push(handle);
-      const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-      this.#instance.view(handle, values.byteLength).set(bytes);
+      const bytes = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+      this.#instance.view(handle, words.byteLength).set(bytes);
       return handle;
     };
     try {

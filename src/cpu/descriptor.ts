@@ -14,10 +14,8 @@ export interface AttentionHandles {
   readonly v: number;
   readonly out: number;
   readonly lse: number;
-  readonly heads: number;
-  readonly requests: number;
-  readonly pageTable: number;
-  readonly pageTableLength: number;
+  /** What {@linkcode attentionTables} gives. */
+  readonly tables: number;
 }
 
 /** Blocks of WASM memory that one merge works on. */
@@ -49,6 +47,7 @@ export function attentionDescriptor(
   const { causal, rope, logitsSoftCap, windowLeft } = problem;
   const flags = (causal ? CAUSAL : 0) | (logitsSoftCap !== null ? CAPPED : 0) |
     (rope ? ROTATED : 0);
+  const tables = tableOffsets(problem);
   const kvDtype = WASM_DTYPE[problem.kvDtype];
   return Uint32Array.of(
     problem.numRequests,
@@ -57,31 +56,50 @@ export function attentionDescriptor(
     problem.headDim,
     problem.headDim,
     flags,
-    ...[handles.heads, byteOffset],
+    ...[handles.tables, tables.heads],
     problem.pageSize,
     ...[handles.q, byteOffset, WASM_DTYPE[problem.qDtype], qStrides.token, qStrides.head],
     ...[handles.k, byteOffset, kvDtype, kStrides.page, kStrides.token, kStrides.head],
     ...[handles.v, byteOffset, kvDtype, vStrides.page, vStrides.token, vStrides.head],
     ...[handles.out, byteOffset, WASM_DTYPE[problem.outDtype], outStrides.token, outStrides.head],
     ...[handles.lse, byteOffset],
-    ...[handles.requests, byteOffset],
-    ...[handles.pageTable, byteOffset, handles.pageTableLength],
+    ...[handles.tables, tables.requests],
+    ...[handles.tables, tables.pages, (tables.end - tables.pages) / 4],
     Math.min(windowLeft ?? NO_WINDOW, NO_WINDOW),
     ...words(Float32Array.of(logitsSoftCap ?? 0)),
     ...words(Float64Array.of(rope?.scale ?? 0, rope?.theta ?? 0, problem.lseScale)),
   );
 }
 
-/** What every query head has of its own: scales of logit and output, ALiBi's slope, the sink. */
-export function headParameters(problem: AttentionProblem): Float32Array<ArrayBuffer> {
-  const { numQoHeads, logitScales, outScales, alibiSlopes, sinks } = problem;
-  const parameters = new Float32Array(4 * numQoHeads);
+/** Where the tables of a problem begin in their block, and where the last ends, in bytes. */
+function tableOffsets({ numQoHeads, numRequests, requests, pageTable }: AttentionProblem) {
+  const heads = 0;
+  const afterHeads = heads + 16 * numQoHeads;
+  const afterRequests = afterHeads + requests.byteLength;
+  const end = afterRequests + 4 * (pageTable?.length ?? numRequests);
+  return { heads, requests: afterHeads, pages: afterRequests, end };
+}
+
+/**
+ * The tables of a problem: four floats a query head (the scales of its logits and its output, ALiBi's
+ * slope, its sink), four words a request, and the page table.
+ */
+export function attentionTables(problem: AttentionProblem): Uint32Array<ArrayBuffer> {
+  const { numQoHeads, logitScales, outScales, alibiSlopes, sinks, pageTable } = problem;
+  const offsets = tableOffsets(problem);
+  const tables = new Uint32Array(offsets.end / 4);
+  const heads = new Float32Array(tables.buffer, offsets.heads, 4 * numQoHeads);
   for (let head = 0; head < numQoHeads; head++) {
-    const slope = alibiSlopes ? alibiSlopes[head] : 0;
-    const sink = sinks ? sinks[head] : -Infinity;
-    parameters.set([logitScales[head], outScales[head], slope, sink], 4 * head);
+    heads[4 * head] = logitScales[head];
+    heads[4 * head + 1] = outScales[head];
+    heads[4 * head + 2] = alibiSlopes ? alibiSlopes[head] : 0;
+    heads[4 * head + 3] = sinks ? sinks[head] : -Infinity;
   }
-  return parameters;
+  tables.set(problem.requests, offsets.requests / 4);
+  const pages = tables.subarray(offsets.pages / 4);
+  if (pageTable) pages.set(pageTable);
+  else for (let i = 0; i < pages.length; i++) pages[i] = i;
+  return tables;
 }
 
 /** The descriptor of a merge, in the order of wasm/src/merge/descriptor.rs. */

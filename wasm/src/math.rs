@@ -3,9 +3,9 @@
 
 use std::f64::consts::{LN_2, TAU};
 
-/// 1/n! for n up to 13, beyond which the series below have nothing to add to f64.
-const FACTORS: [f64; 14] = {
-    let mut factors = [1.0; 14];
+/// 1/n! for n up to 17, beyond which the series below have nothing to add to f64.
+const FACTORS: [f64; 18] = {
+    let mut factors = [1.0; 18];
     let mut n = 1;
     while n < factors.len() {
         factors[n] = factors[n - 1] / n as f64;
@@ -20,8 +20,9 @@ pub fn exp2(x: f64) -> f64 {
         return 0.0;
     }
     // Where 2^n is infinite, so is the result.
-    let n = x.min(1024.0).round_ties_even();
-    let y = (x - n) * LN_2;
+    let bounded = x.min(1024.0);
+    let n = bounded.round_ties_even();
+    let y = (bounded - n) * LN_2;
     let series = FACTORS.iter().rev().fold(0.0, |sum, factor| sum * y + factor);
     if x.is_nan() { x } else { series * f64::from_bits(((n as i64 + 1023) as u64) << 52) }
 }

@@ -198,9 +198,13 @@ fn malformed_descriptors_answer_a_status() {
 
 #[test]
 fn random_descriptors_never_panic() {
-    let base = Problem { lens: vec![(2, 20), (1, 7)], page_size: Some(4), ..Problem::default() };
+    let plain = Problem { lens: vec![(2, 20), (1, 7)], page_size: Some(4), ..Problem::default() };
+    let (window_left, rope) = (Some(5), Some((1.0, 1e4)));
+    let options =
+        Problem { window_left, rope, soft_cap: Some(2.0), alibi: Some(0.5), sink: Some(0.0), ..plain.clone() };
     let mut random = Random(3);
-    for _ in 0..20_000 {
+    for i in 0..40_000 {
+        let base = if i % 2 == 0 { &plain } else { &options };
         // A value that is wild, or near what is right; small enough to end soon if it should be accepted.
         let word = random.bits() as usize % kvasir_wasm::descriptor::word::COUNT;
         let wild = random.bits() as u32 >> (random.bits() % 32);

@@ -125,6 +125,19 @@ fn caps_small_and_large() {
 }
 
 #[test]
+fn a_cap_is_off_by_a_few_roundings() {
+    // With one key the lse is the capped logit. From far below the cap to beyond it.
+    for i in 0..2000 {
+        let logit = 0.01 * 1.005f32.powi(i);
+        let base = Problem { lens: vec![(1, 1)], head_dim: 1, head_dim_v: 1, ..Problem::default() };
+        let answer = Problem { constant_qk: Some((logit, 1.0)), soft_cap: Some(30.0), ..base }.run();
+        let expected = 30.0 * (f64::from(logit) / 30.0).tanh() * std::f64::consts::LOG2_E;
+        let off = f64::from(answer.lse[0]) / expected - 1.0;
+        assert!(off.abs() < 4e-7, "{logit}: off by {off:e} of itself");
+    }
+}
+
+#[test]
 fn a_nan_is_not_capped() {
     let base = Problem { soft_cap: Some(5.0), spoil: Some(("k", f32::NAN)), ..Problem::default() };
     assert!(base.run().out.iter().any(|x| x.is_nan()));

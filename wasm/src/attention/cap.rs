@@ -5,8 +5,18 @@ use std::hint::black_box;
 use super::exp::Exp;
 use crate::simd::{F32x4, Lanes, U32x4};
 
-pub struct SoftCap {
-    cap: F32x4,
+/// Caps a tile's logits.
+#[inline(never)]
+pub fn apply(cap: f32, logits: &mut [Lanes]) {
+    let (tanh, cap) = (Tanh::new(), F32x4::splat(cap));
+    for lanes in logits {
+        // Divided, not multiplied by 1 / cap, which may be infinite.
+        *lanes = (tanh.of(F32x4::load(lanes) / cap) * cap).array();
+    }
+}
+
+/// The constants of `tanh`.
+struct Tanh {
     exp: Exp,
     sign: U32x4,
     one: F32x4,
@@ -17,26 +27,18 @@ pub struct SoftCap {
     coefficients: [F32x4; 5],
 }
 
-impl SoftCap {
-    pub fn new(cap: f32) -> SoftCap {
+impl Tanh {
+    fn new() -> Tanh {
         let [one, minus_two, small] = black_box([1.0, -2.0, 0.625]).map(F32x4::splat);
         let coefficients =
             black_box([-0.333_332_8, 0.133_314_42, -0.053_739_715, 0.020_639_09, -0.005_704_988_7]).map(F32x4::splat);
         let sign = U32x4::splat(black_box(1 << 31));
-        SoftCap { cap: F32x4::splat(cap), exp: Exp::new(), sign, one, minus_two, small, coefficients }
-    }
-
-    #[inline(never)]
-    pub fn apply(&self, logits: &mut [Lanes]) {
-        for lanes in logits {
-            // Divided, not multiplied by 1 / cap, which may be infinite.
-            *lanes = (self.tanh(F32x4::load(lanes) / self.cap) * self.cap).array();
-        }
+        Tanh { exp: Exp::new(), sign, one, minus_two, small, coefficients }
     }
 
     /// To about 1e-7 of itself; NaN for NaN.
     #[inline(always)]
-    fn tanh(&self, x: F32x4) -> F32x4 {
+    fn of(&self, x: F32x4) -> F32x4 {
         let sign = x.bits() & self.sign;
         let magnitude = (x.bits() ^ sign).floats();
         let e = self.exp.of(magnitude * self.minus_two);

@@ -1,6 +1,6 @@
 //! The one place where logits are changed between Q Kᵀ and the softmax.
 
-use super::cap::SoftCap;
+use super::cap;
 use super::rows::Block;
 use crate::simd::{F32x4, Lanes, U32x4};
 
@@ -21,7 +21,7 @@ impl Transform {
             slant(block, first_key, logits);
         }
         if let Some(cap) = self.soft_cap {
-            SoftCap::new(cap).apply(logits);
+            cap::apply(cap, logits);
         }
         if !block.all_see(first_key..first_key + logits.len()) {
             mask(block, first_key, logits);

@@ -10,7 +10,8 @@
 //! O = α O + P V         kernels::weigh
 //! ```
 //!
-//! so that keys and values are converted once for the whole group. Sums are kept in f32.
+//! so that keys and values are converted once for the whole group. Sums are kept in f32. After the last key the sink
+//! joins the denominator d, by which O is divided.
 
 mod cap;
 mod exp;

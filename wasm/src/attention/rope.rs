@@ -38,6 +38,7 @@ pub struct Rotations {
 }
 
 impl Rope {
+    #[inline(never)]
     pub fn new(descriptor: &Descriptor, parameters: RopeParameters) -> Result<Rope, Status> {
         let RopeParameters { scale, theta } = parameters;
         let pairs = descriptor.head_dim / 2;
@@ -65,6 +66,7 @@ impl Rope {
 
 impl Rotations {
     /// Makes the table hold `count` positions, at most KEYS, from `first` on.
+    #[inline(never)]
     pub fn cover(&mut self, rope: &Rope, first: i64, count: usize) {
         if self.first == first && self.count >= count {
             return;

@@ -24,6 +24,9 @@ pub struct Block {
     /// The first key that each row may see, and one past the last; both 0 where it sees none.
     pub first: [u32; LANES],
     pub end: [u32; LANES],
+    /// The same of the keys that at least one row sees, and of those that all see.
+    seen: [usize; 2],
+    seen_by_all: [usize; 2],
     /// Where each row's query stands among the keys.
     pub position: [i64; LANES],
     /// What each row's q·k is multiplied by, and its slope of ALiBi.
@@ -33,14 +36,22 @@ pub struct Block {
 }
 
 impl Block {
+    fn note_visible_keys(&mut self) {
+        let rows = self.first.into_iter().zip(self.end).take(self.rows);
+        let rows = rows.map(|(first, end)| first as usize..end as usize);
+        let seen = hull(rows.clone());
+        self.seen = [seen.start, seen.end];
+        let seen_by_all = rows.reduce(|all, row| all.start.max(row.start)..all.end.min(row.end)).unwrap_or(0..0);
+        self.seen_by_all = [seen_by_all.start, seen_by_all.end];
+    }
+
     /// From the first key that a row sees to the last; all between are seen by at least one.
     pub fn visible_keys(&self) -> Range<usize> {
-        let seen = (0..self.rows).filter(|&lane| self.end[lane] > 0);
-        hull(seen.map(|lane| self.first[lane] as usize..self.end[lane] as usize))
+        self.seen[0]..self.seen[1]
     }
 
     pub fn all_see(&self, keys: Range<usize>) -> bool {
-        (0..self.rows).all(|lane| self.first[lane] as usize <= keys.start && keys.end <= self.end[lane] as usize)
+        self.seen_by_all[0] <= keys.start && keys.end <= self.seen_by_all[1]
     }
 }
 
@@ -57,8 +68,9 @@ pub struct RowTile {
     p: [Lanes; KEYS],
 }
 
-/// From the first start of some ranges to their last end.
+/// From the first start of some ranges to their last end; empty ones do not count.
 fn hull(ranges: impl Iterator<Item = Range<usize>>) -> Range<usize> {
+    let ranges = ranges.filter(|range| !range.is_empty());
     ranges.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end)).unwrap_or(0..0)
 }
 
@@ -102,10 +114,9 @@ impl RowTile {
     ) -> Result<(), Status> {
         self.o.fill(0.0);
         self.row.fill(0.0);
-        self.blocks.fill(Block::default());
         let panels = self.q.chunks_exact_mut(LANES * self.q_width);
         for ((i, block), panel) in self.blocks.iter_mut().enumerate().zip(panels) {
-            block.rows = LANES.min(packed.len().saturating_sub(i * LANES));
+            *block = Block { rows: LANES.min(packed.len().saturating_sub(i * LANES)), ..Block::default() };
             for lane in 0..block.rows {
                 let (query, head) = unpack(descriptor, kv_head, packed.start + i * LANES + lane);
                 let start = (request.q_start + query) as u64 * descriptor.q.token_stride
@@ -124,13 +135,14 @@ impl RowTile {
                 (block.first[lane], block.end[lane]) = (visible.start as u32, visible.end as u32);
                 block.position[lane] = request.position(query);
             }
+            block.note_visible_keys();
         }
         Ok(())
     }
 
     /// From the first key that a row of the tile sees to the last.
     pub fn visible_keys(&self) -> Range<usize> {
-        hull(self.blocks.iter().map(Block::visible_keys).filter(|seen| !seen.is_empty()))
+        hull(self.blocks.iter().map(Block::visible_keys))
     }
 
     /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.
@@ -139,17 +151,18 @@ impl RowTile {
         let panels = q_panels.zip(self.o.chunks_exact_mut(LANES * self.o_width));
         for (block, (q, o)) in self.blocks.iter_mut().zip(panels) {
             let seen = block.visible_keys();
-            let (first, end) = (first_key.max(seen.start), (first_key + count).min(seen.end));
-            if first >= end {
+            let skipped = seen.start.saturating_sub(first_key);
+            let count = count.min(seen.end.saturating_sub(first_key)).saturating_sub(skipped);
+            if count == 0 {
                 continue;
             }
-            let p = &mut self.p[..end - first];
+            let p = &mut self.p[..count];
             k.touch();
-            kernels::score(block.rows, q.as_chunks().0, k.skip(first - first_key), p);
-            transform.apply(block, first, p);
+            kernels::score(block.rows, q.as_chunks().0, k.skip(skipped), p);
+            transform.apply(block, first_key + skipped, p);
             let alpha = block.state.update(p);
             v.touch();
-            kernels::weigh(block.rows, p, v.skip(first - first_key), alpha, o.as_chunks_mut().0);
+            kernels::weigh(block.rows, p, v.skip(skipped), alpha, o.as_chunks_mut().0);
         }
     }
 

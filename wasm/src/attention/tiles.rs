@@ -74,17 +74,19 @@ impl KeyTile {
     ) -> Result<[KeyRows<'a>; 2], Status> {
         let Descriptor { page_size, head_dim, head_dim_v, .. } = *descriptor;
         let Inputs { k, v, .. } = *span.inputs;
-        let v = rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?;
-        let (Some(rope), Some(rotations)) = (rope, &mut self.rotations) else {
-            return Ok([rows(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?, v]);
+        let k = match (rope, &mut self.rotations) {
+            (Some(rope), Some(rotations)) => {
+                gather(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?;
+                let width = self.k.len() / KEYS;
+                rotations.cover(rope, span.first_key as i64, span.count);
+                for (i, row) in self.k.chunks_exact_mut(width).take(span.count).enumerate() {
+                    rotations.rotate(i, &mut row[..head_dim]);
+                }
+                KeyRows::gathered(&self.k, span.count)
+            }
+            _ => rows(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?,
         };
-        gather(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?;
-        let width = self.k.len() / KEYS;
-        rotations.cover(rope, span.first_key as i64, span.count);
-        for (i, row) in self.k.chunks_exact_mut(width).take(span.count).enumerate() {
-            rotations.rotate(i, &mut row[..head_dim]);
-        }
-        Ok([KeyRows::gathered(&self.k, span.count), v])
+        Ok([k, rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?])
     }
 }
 
@@ -155,6 +157,9 @@ impl<'a> KeyRows<'a> {
 
     /// Without the first `count` rows.
     pub fn skip(self, count: usize) -> KeyRows<'a> {
+        if count == 0 {
+            return self;
+        }
         KeyRows { floats: self.floats.get(count * self.stride..).unwrap_or_default(), ..self }
     }
 
