@@ -36,6 +36,8 @@ export interface GoldenCase {
   readonly smScale?: number;
   readonly kScale?: number;
   readonly vScale?: number;
+  readonly posEncodingMode?: "NONE" | "ROPE_LLAMA" | "ALIBI";
+  readonly windowLeft?: number;
   /** Queries and keys of each request. */
   readonly qoLens: readonly number[];
   readonly kvLens: readonly number[];
@@ -50,27 +52,38 @@ export interface GoldenCase {
 /** The ids of all cases. */
 export const GOLDEN_IDS: readonly string[] = golden.map(({ id }) => id);
 
+// deno-lint-ignore no-explicit-any -- the cases' fields differ by their call
+function rawCase(id: string): any {
+  const raw = golden.find((entry) => entry.id === id);
+  if (!raw) throw new Error(`no golden case ${id}`);
+  return raw;
+}
+
+function read({ dtype, offset, bytes }: GoldenArray): Float32Array {
+  // A copy, since the arrays do not all begin where their elements may.
+  const { buffer } = BYTES.slice(offset, offset + bytes);
+  return dtype === "float32"
+    ? new Float32Array(buffer)
+    : fromCodes(new Uint16Array(buffer), dtype as SmallDType).values;
+}
+
+/** FlashInfer's answer to a case. */
+export function goldenArrays(id: string): { out: Float32Array; lse: Float32Array } {
+  const { arrays } = rawCase(id);
+  return { out: read(arrays.out), lse: read(arrays.lse) };
+}
+
 /** Looks a case up, and gives it the form that all share. */
 export function goldenCase(id: string): GoldenCase {
-  // deno-lint-ignore no-explicit-any -- the cases' fields differ by their call
-  const raw: any = golden.find((entry) => entry.id === id);
-  if (!raw) throw new Error(`no golden case ${id}`);
+  const raw = rawCase(id);
   const kvLens: number[] = raw.kvLens ?? [raw.kv];
-  const read = ({ dtype, offset, bytes }: GoldenArray) => {
-    // A copy, since the arrays do not all begin where their elements may.
-    const { buffer } = BYTES.slice(offset, offset + bytes);
-    return dtype === "float32"
-      ? new Float32Array(buffer)
-      : fromCodes(new Uint16Array(buffer), dtype as SmallDType).values;
-  };
   return {
     ...raw,
     causal: raw.causal ?? false,
     qoLens: raw.qoLens ?? (raw.qo ? [raw.qo] : kvLens.map(() => 1)),
     kvLens,
     pages: raw.pageSize ? pagesOf(kvLens, raw.pageSize, raw.numPages) : null,
-    out: read(raw.arrays.out),
-    lse: read(raw.arrays.lse),
+    ...goldenArrays(id),
   };
 }
 
@@ -102,6 +115,9 @@ export function goldenInputs(c: GoldenCase): DecodeInputs {
     smScale: c.smScale,
     kScale: c.kScale,
     vScale: c.vScale,
+    windowLeft: c.windowLeft,
+    rope: c.posEncodingMode === "ROPE_LLAMA" ? { scale: 1, theta: 1e4 } : undefined,
+    alibi: c.posEncodingMode === "ALIBI",
   };
   const q = store(goldenValues(rows.length * c.numQoHeads * c.headDim, c.seeds.q), c.dtype);
   const requests = rows.map(({ request }) => request);
