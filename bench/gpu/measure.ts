@@ -47,6 +47,12 @@ export async function withCase<T>(
   }
 }
 
+/**
+ * Calls after which a loop goes as it will: the first compiles, or finds what the library caches, and
+ * after some reads in a row the library reads faster (src/webgpu/readback.ts).
+ */
+const LOOP_CALLS = 24;
+
 /** One round of a case. A kernel that is wrong gets no time. */
 export async function measure(
   { timer, budget }: Lab,
@@ -58,11 +64,11 @@ export async function measure(
   const error = await open.check();
   const times = await timer.time(open.calls, budget);
   const walls: number[] = [];
-  for (let i = 0; open.callAndRead && budget.wallCalls > 0 && i <= budget.wallCalls; i++) {
+  const wallCalls = budget.wallCalls > 0 ? LOOP_CALLS + budget.wallCalls : 0;
+  for (let i = 0; open.callAndRead && i < wallCalls; i++) {
     const begin = performance.now();
     await open.callAndRead();
-    // The first call compiles, or finds what the library caches.
-    if (i > 0) walls.push(1000 * (performance.now() - begin));
+    if (i >= LOOP_CALLS) walls.push(1000 * (performance.now() - begin));
   }
   const workingSet = wanted.bytes * open.calls.length;
   return { kernel: open.kernel, times, walls, error, workingSet };

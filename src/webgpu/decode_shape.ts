@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { AttentionProblem } from "../attention_problem.ts";
+import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
@@ -61,7 +61,9 @@ export function decodeShape(
   const headBlocks = Math.ceil(group / MAX_BLOCK_HEADS);
   const blockHeads = Math.ceil(group / headBlocks);
   const bytes = bytesPerElement(kvDtype);
-  const tuning = { ...decodeTuning(rung, bytes, blockHeads), ...override };
+  const totalKeys = keysOf(problem) * problem.numKvHeads * headBlocks;
+  const needs = { rung, elementBytes: bytes, blockHeads, totalKeys } as const;
+  const tuning = { ...decodeTuning(needs), ...override };
 
   // With rotary encoding a lane holds both halves of a pair: each half of the row is split alike.
   const halves = problem.rope ? 2 : 1;
@@ -130,6 +132,13 @@ export function decodeShape(
     headBlocks: Math.ceil(group / (heads * parts)),
     stepKeys: teams * rows,
   };
+}
+
+/** The keys of all requests. */
+function keysOf({ requests }: AttentionProblem): number {
+  let keys = 0;
+  for (let at = 2; at < requests.length; at += REQUEST_WORDS) keys += requests[at];
+  return keys;
 }
 
 /** The whole part of `n`, held between `low` and `high`. */

@@ -64,20 +64,37 @@ const SUBGROUPS_8_BIT: readonly Row[] = [
   [4, 16, 4, 64, 1],
   [4, 16, 4, 64, 1],
 ];
+/** Where each workgroup gets few keys, what counts is how soon they are through: thinner lanes. */
+const SHORT_16_BIT: Readonly<Record<number, Row>> = { 4: [4, 8, 4, 64, 1] };
+const SHORT_KEYS = 512;
 /** Teams that meet in workgroup memory share it: fewer lanes, and no halving of values. */
 const PORTABLE: readonly Row[] = [
   [1, 8, 4, 64, 1],
   ...new Array<Row>(7).fill([4, 16, 4, 64, 0]),
 ];
 
-/** The constants for a rung, the bytes of a cache element, and the heads of a block. */
+/** Workgroups that keep an H200 busy: 4 for each of its 132 processors. */
+const WORKGROUPS = 528;
+
+/** What constants are chosen by. */
+export interface TuningNeeds {
+  readonly rung: "subgroups" | "workgroup";
+  /** Bytes of a cache element. */
+  readonly elementBytes: number;
+  /** Query heads of a block. */
+  readonly blockHeads: number;
+  /** Keys of all requests, times KV heads and blocks of query heads. */
+  readonly totalKeys: number;
+}
+
+/** The constants for a problem. */
 export function decodeTuning(
-  rung: "subgroups" | "workgroup",
-  elementBytes: number,
-  blockHeads: number,
+  { rung, elementBytes, blockHeads, totalKeys }: TuningNeeds,
 ): DecodeTuning {
   const narrow = elementBytes === 1 ? SUBGROUPS_8_BIT : SUBGROUPS_16_BIT;
   const table = rung === "workgroup" ? PORTABLE : narrow;
-  const [heads, laneElements, rows, workgroup, early] = table[blockHeads - 1];
-  return { heads, laneElements, rows, workgroup, early, workgroups: 528, minKeys: 64 };
+  const isShort = table === SUBGROUPS_16_BIT && totalKeys < SHORT_KEYS * WORKGROUPS;
+  const row = isShort ? SHORT_16_BIT[blockHeads] : undefined;
+  const [heads, laneElements, rows, workgroup, early] = row ?? table[blockHeads - 1];
+  return { heads, laneElements, rows, workgroup, early, workgroups: WORKGROUPS, minKeys: 64 };
 }
