@@ -65,7 +65,7 @@ const SHADERS: readonly Mutant[] = [
     "output[h * LANE_QUADS + i] *= rescales[h];",
     "output[h * LANE_QUADS + i] *= 1.0;",
     SPLIT,
-    "/long contexts.*webgpu/",
+    "/reference follows.*webgpu/",
   ),
   mutant(
     "the denominator is not rescaled",
@@ -73,7 +73,7 @@ const SHADERS: readonly Mutant[] = [
     "denominator[i] *= rescale[i];",
     "",
     SPLIT,
-    "/long contexts.*webgpu/",
+    "/reference follows.*webgpu/",
   ),
   mutant(
     "the reference never grows",
@@ -136,8 +136,8 @@ const SHADERS: readonly Mutant[] = [
     DECODE,
     "vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u);",
     "vec4<u32>(0x8000u, 0x80u, 0x800000u, 0x80000000u);",
-    ["tests/numerics/decode_nan_test.ts"],
-    "webgpu",
+    OPTIONS,
+    "/NaN in one.*webgpu/",
   ),
   mutant(
     "NaN keys are forgotten",

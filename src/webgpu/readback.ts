@@ -21,8 +21,8 @@ import { inErrorScopes, type LossGuard } from "./gpu_errors.ts";
 /** Tensors beyond this are read through a buffer of their own: their copy costs more than the wait. */
 const MOST_KEPT_BYTES = 1 << 20;
 const LEAST_BYTES = 1 << 12;
-/** Buffers of one size that are kept; a loop of 1 ms a token has about 12 under way. */
-const MOST_KEPT = 24;
+/** Buffers that are kept; a loop of 1 ms a token has about 12 under way. */
+const MOST_KEPT = 32;
 
 /** From so many reads on, each within so many milliseconds of the last, reading is a loop. */
 const LOOP_READS = 8;
@@ -98,7 +98,7 @@ export class Readback {
       await this.#guard.race(done);
       await this.#guard.race(staging.mapAsync(MAP_MODE_READ));
       const bytes = bytesOf(staging, storage.byteLength);
-      if (keep && this.#kept.size < MOST_KEPT) {
+      if (keep && this.#hasRoom(capacity)) {
         staging.unmap();
         this.#kept.add(staging);
         this.#giveBack(staging, capacity);
@@ -165,6 +165,18 @@ export class Readback {
     const encoder = this.#device.createCommandEncoder();
     encoder.copyBufferToBuffer(storage.buffer, storage.byteOffset, staging, 0, size);
     this.#device.queue.submit([encoder.finish()]);
+  }
+
+  /** Whether one more buffer may be kept; idle ones of other sizes make room. */
+  #hasRoom(capacity: number): boolean {
+    if (this.#kept.size < MOST_KEPT) return true;
+    for (const [size, idle] of this.#idle) {
+      const unused = size === capacity ? undefined : idle.pop();
+      if (!unused) continue;
+      this.#drop(unused);
+      return true;
+    }
+    return false;
   }
 
   #giveBack(staging: GPUBuffer, capacity: number): void {

@@ -151,3 +151,23 @@ onEachBackend(
     }
   },
 );
+
+onEachBackend("NaN in one element of v stays in its column", async (device) => {
+  for (const kvDtype of ["float16", "float8_e4m3fn", "float8_e5m2"] as const) {
+    const inputs = makeInputs({ ...BASE, kvDtype });
+    const before = await runDecode(device, inputs);
+    const elementBytes = inputs.v.bytes.length / (2 * 75 * 2 * 32);
+    const nan = kvDtype === "float16" ? [0x00, 0x7e] : [0x7f];
+    // Request 0, KV head 0: dim 5 of token 7, dim 18 of token 74.
+    for (const [token, dim] of [[7, 5], [74, 18]]) {
+      inputs.v.bytes.set(nan, (token * 2 * 32 + dim) * elementBytes);
+    }
+    const after = await runDecode(device, inputs);
+    after.out.forEach((x, i) => {
+      const isHit = i < 3 * 32 && (i % 32 === 5 || i % 32 === 18);
+      if (isHit) assert.ok(Number.isNaN(x), `${kvDtype}, ${i}`);
+      else assert.equal(x, before.out[i], `${kvDtype}, ${i}`);
+    });
+    assert.deepEqual(after.lse, before.lse);
+  }
+});

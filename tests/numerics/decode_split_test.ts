@@ -35,11 +35,17 @@ decodeTest(
   "decode: lengths around every edge of tiles and stretches",
   [31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 383, 511, 513].map((kvLen) => ({
     kvLen,
-    heads: [3, 1],
-    headDim: 32,
+    heads: [4, 1],
+    headDim: 128, // 32 keys a step, so that workgroups take several
     kvDtype: "float16",
   })),
 );
+
+decodeTest("decode: the softmax's reference follows logits that grow", [
+  { kvLen: 120, heads: [4, 1], headDim: 128, kvDtype: "float16", magnitude: 3 },
+  { kvLen: 120, heads: [4, 1], headDim: 128, kvDtype: "float16", magnitude: 2, seed: 2 },
+  { kvLen: 3000, heads: [4, 1], headDim: 128, kvDtype: "float16", magnitude: 2 },
+]);
 
 onEachBackend("the report names the merge where keys were split", async (device) => {
   await runDecode(device, makeInputs({ ...LONG, kvLen: 3000 }));
