@@ -3,7 +3,8 @@
 // Grid: one workgroup for each (stretch of keys, KV head, block of query heads of its group), in one
 //   dimension folded over x and y, so that a cache row is read once for all query heads of a block. A
 //   stretch is all keys of a request, or a part, whose result is then a state for merge.wgsl.
-// Bindings: 0 params; 1 tables (stretches, heads); 2 q; 3 k; 4 v; 5 out; 6 lse; 7 page table; 8 turns.
+// Bindings: 0 params; 1 tables (stretches, heads); 2 q; 3 k; 4 v (rows.wgsl); 5 out; 6 lse; 7 page
+//   table (address.wgsl); 8 turns (rope.wgsl).
 //
 // A workgroup is TEAMS · PARTS teams of TEAM lanes; a team serves HEADS heads, PARTS teams that share
 // their rows serve a block. A lane owns every TEAM-th piece of a row. A team has ROWS rows in flight:
@@ -15,16 +16,18 @@
 // teams are merged. bench/NOTES.md tells what else was tried.
 
 import constants::{
-  COPIES, HALF_PIECES, HALF_SLOTS, HEADS, LANE_QUADS, MERGE_QUADS, OWN, PARTS, PIECES, PIECE_QUADS,
-  REFS, ROWS, ROW_STRIDE, SLOTS, TEAM, TEAMS, VALUES, WORKGROUP,
+  COPIES, HALF_SLOTS, HEADS, LANE_QUADS, MERGE_QUADS, OWN, PARTS, PIECE_QUADS, REFS, ROWS,
+  ROW_STRIDE, SLOTS, TEAM, TEAMS, VALUES, WORKGROUP,
 };
-import package::address::{Slot, k_row, slot_of, v_row};
 import package::logits::transform;
 import package::params::{Head, Work, head_at, params, work_at};
 import package::pieces::{Piece, any_mark, decode_piece, mark_word, nan_marks};
 import package::kv_format::UNIT;
 import package::q_format;
 import package::out_format;
+import package::rows::{
+  has_piece, kept, load_keys, load_values, piece_at, piece_index, present,
+};
 import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 import package::team::{
   rows_max, rows_sum, team_any, team_gather, team_gather_heads, team_reduce,
@@ -35,8 +38,6 @@ import package::team::{
 @if(enable_subgroups) diagnostic(off, subgroup_uniformity);
 
 @group(0) @binding(2) var<storage, read> q: array<q_format::Quad>;
-@group(0) @binding(3) var<storage, read> k: array<Piece>;
-@group(0) @binding(4) var<storage, read> v: array<Piece>;
 @group(0) @binding(5) var<storage, read_write> out: array<out_format::Quad>;
 @group(0) @binding(6) var<storage, read_write> lse: array<u32>;
 
@@ -53,71 +54,6 @@ var<workgroup> team_denominator: array<f32, TEAMS * PARTS * HEADS>;
 var<workgroup> team_output: array<vec4<f32>, WORKGROUP * MERGE_QUADS>;
 @if(nan_marks) var<workgroup> key_marks: atomic<u32>;
 @if(nan_marks) var<workgroup> value_marks: array<atomic<u32>, SLOTS * TEAM * PIECE_QUADS>;
-
-// The piece of a row that a lane holds in a slot, and whether there is one. With rotary encoding, the
-// lane that holds a piece also holds the one half a row further.
-@if(!rope) fn piece_at(slot: u32, lane: u32) -> u32 {
-  return slot * TEAM + lane;
-}
-@if(!rope) fn has_piece(slot: u32, lane: u32) -> bool {
-  return slot * TEAM + lane < PIECES;
-}
-@if(rope) fn piece_at(slot: u32, lane: u32) -> u32 {
-  return (slot / HALF_SLOTS) * HALF_PIECES + (slot % HALF_SLOTS) * TEAM + lane;
-}
-@if(rope) fn has_piece(slot: u32, lane: u32) -> bool {
-  return (slot % HALF_SLOTS) * TEAM + lane < HALF_PIECES;
-}
-
-// Where there is no piece, a lane reads the row's first.
-fn piece_index(slot: u32, lane: u32) -> u32 {
-  return select(0u, piece_at(slot, lane), has_piece(slot, lane));
-}
-
-// The pieces of a team's rows, from position `first` on. Rows past the end may be read, as WebGPU
-// allows (what lies there, or anything within the binding), and are silenced by their users.
-fn load_keys(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
-  var pieces: array<Piece, ROWS * SLOTS>;
-  @unroll for (var r = 0u; r < ROWS; r++) {
-    let row = k_row(slot_of(work, first + r * TEAMS), kv_head);
-    @unroll for (var s = 0u; s < SLOTS; s++) {
-      pieces[r * SLOTS + s] = k[row + piece_index(s, lane)];
-    }
-  }
-  return pieces;
-}
-
-fn load_values(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
-  var pieces: array<Piece, ROWS * SLOTS>;
-  @unroll for (var r = 0u; r < ROWS; r++) {
-    let row = v_row(slot_of(work, first + r * TEAMS), kv_head);
-    @unroll for (var s = 0u; s < SLOTS; s++) {
-      pieces[r * SLOTS + s] = v[row + piece_index(s, lane)];
-    }
-  }
-  return pieces;
-}
-
-// Pieces with those of absent rows cleared: a weight of 0 does not silence an infinity or a NaN.
-fn present(
-  pieces: array<Piece, ROWS * SLOTS>, first: u32, end: u32,
-) -> array<Piece, ROWS * SLOTS> {
-  var kept: array<Piece, ROWS * SLOTS>;
-  @unroll for (var r = 0u; r < ROWS; r++) {
-    @unroll for (var s = 0u; s < SLOTS; s++) {
-      kept[r * SLOTS + s] = select(Piece(), pieces[r * SLOTS + s], first + r * TEAMS < end);
-    }
-  }
-  return kept;
-}
-
-// A lane without a piece in a slot has a query of 0 there, which does not silence an infinity.
-@if(padded) fn kept(piece: Piece, slot: u32, lane: u32) -> Piece {
-  return select(Piece(), piece, has_piece(slot, lane));
-}
-@else fn kept(piece: Piece, slot: u32, lane: u32) -> Piece {
-  return piece;
-}
 
 fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
   return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));

@@ -22,6 +22,7 @@ const ADDRESSES = ["tests/numerics/decode_addresses_test.ts"];
 const WINDOWS = "/sliding windows.*webgpu/";
 const EDGES = "/every edge.*webgpu/";
 const DECODE = "shaders/decode.wgsl";
+const ROWS = "shaders/rows.wgsl";
 
 function mutant(
   name: string,
@@ -37,7 +38,7 @@ function mutant(
 const SHADERS: readonly Mutant[] = [
   mutant(
     "values past the end are kept",
-    DECODE,
+    ROWS,
     "first + r * TEAMS < end",
     "first + r * TEAMS <= end",
     OPTIONS,
@@ -93,7 +94,7 @@ const SHADERS: readonly Mutant[] = [
   ),
   mutant(
     "a lane takes a piece too many",
-    DECODE,
+    ROWS,
     "return slot * TEAM + lane < PIECES;",
     "return slot * TEAM + lane <= PIECES;",
     ["tests/numerics/decode_grid_test.ts"],

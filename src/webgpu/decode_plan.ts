@@ -277,7 +277,7 @@ function kernelOf(
   return {
     name,
     main: "decode",
-    modules: ["address", "logits", "params", "pieces", "rope", "formats/rounding"],
+    modules: ["address", "logits", "params", "pieces", "rope", "rows", "formats/rounding"],
     roles: {
       team: `team/${rung}`,
       kv_format: kv.module,
