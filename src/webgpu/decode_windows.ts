@@ -47,7 +47,8 @@ export function regionsOf(region: Region, options: WindowOptions): Region[] {
   const [first, end] = region[dimension];
   const one = windowOf({ ...region, [dimension]: [first, first + 1] }, options).size + alignment;
   const more = Math.floor((bindingBytes - one) / (strides[STRIDE[dimension]] * elementBytes));
-  const step = Math.max(1, 1 + more);
+  // What does not fit whole must get smaller, whatever rounding made of the rest.
+  const step = Math.max(1, Math.min(1 + more, end - first - 1));
   const parts: Region[] = [];
   for (let from = first; from < end; from += step) {
     const part = { ...region, [dimension]: [from, Math.min(end, from + step)] as Span };

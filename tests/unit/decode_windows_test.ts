@@ -48,7 +48,7 @@ Deno.test("regionsOf() gives windows that fit a binding and hold every row once"
         assert.equal(seen.size, pages * tokens * heads);
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 3000 },
   );
 });
 
