@@ -32,6 +32,8 @@ struct MergeParams {
 
 const LOWEST = -3.4028234663852886e38;
 const MINUS_INFINITY_BITS = 0xff800000u;
+// In place of a count: that row of a, bit by bit (src/attention_problem.ts).
+@if(keeps) const KEEP_ROW = 0xffffffffu;
 
 var<workgroup> team_max: array<f32, PAIRS * TEAMS>;
 var<workgroup> team_sum: array<f32, PAIRS * TEAMS>;
@@ -53,7 +55,9 @@ fn main(
   let is_there = wanted < params.num_work;
   let head = index % params.num_heads;
   let row = rows[index / params.num_heads];
-  let count = row.y + row.w;
+  @if(keeps) let is_kept = row.y == KEEP_ROW;
+  @if(keeps) let count = select(row.y + row.w, 0u, is_kept);
+  @else let count = row.y + row.w;
 
   var largest = LOWEST;
   var sum = 0.0;
@@ -123,6 +127,11 @@ fn main(
     lse[index] = select(
       MINUS_INFINITY_BITS, bitcast<u32>((level + logarithm) * params.lse_scale), has_sum,
     );
+    @if(keeps) {
+      if (is_kept) {
+        lse[index] = s_a[row.x * params.num_heads + head];
+      }
+    }
   }
   team_output[local] = output * (exp2(largest - merged_max) * lowered);
   workgroupBarrier();
@@ -133,5 +142,10 @@ fn main(
     }
     out[index * QUADS + lane] =
       out_format::encode_quad(select(vec4<f32>(0.0), total / merged, has_state));
+    @if(keeps) {
+      if (is_kept) {
+        out[index * QUADS + lane] = v_a[(row.x * params.num_heads + head) * QUADS + lane];
+      }
+    }
   }
 }

@@ -103,6 +103,13 @@ export interface MergeProblem {
   /** The dtype of both sources. */
   readonly vDtype: DType;
   readonly outDtype: DType;
-  /** Four words a row of the result: its first row of a, how many, its first row of b, how many. */
+  /**
+   * Four words a row of the result: its first row of a, how many, its first row of b, how many.
+   * {@linkcode KEEP_ROW} in place of the first count stands for that row of a, bit by bit, whatever
+   * it holds; outDtype is vDtype then.
+   */
   readonly rows: Uint32Array<ArrayBuffer>;
 }
+
+/** See {@linkcode MergeProblem.rows}. */
+export const KEEP_ROW: number = 2 ** 32 - 1;

@@ -7,6 +7,7 @@
 import type { MergeProblem } from "./attention_problem.ts";
 import type { Storage } from "./backend.ts";
 import type { AttentionWithLse } from "./decode.ts";
+import { OptionError } from "./errors.ts";
 import { type MergeInPlaceOptions, mergeMany, mergePair } from "./merge_problem.ts";
 import {
   asDeviceTensor,
@@ -108,6 +109,8 @@ export async function mergeStateInPlace(
     options,
   );
   await useTensors(inputs.slice(0, 2), async ([vStorage, sStorage]) => {
+    checkWritable("v", vStorage);
+    checkWritable("s", sStorage);
     const merged = await merge(problem, inputs, own.shape, ownSum.shape);
     const results = named({ out: merged.out, lse: merged.lse });
     try {
@@ -156,6 +159,19 @@ type NamedTensor = readonly [subject: string, tensor: DeviceTensor];
 
 function named(tensors: Readonly<Record<string, Tensor>>): NamedTensor[] {
   return Object.entries(tensors).map(([name, tensor]) => [name, asDeviceTensor(name, tensor)]);
+}
+
+/** The bit of a GPUBuffer's usage that lets it be copied to. */
+const COPY_DST = 8;
+
+/** Throws `OptionError` for a buffer of the caller's that nothing may be copied to. */
+function checkWritable(subject: string, { buffer }: Storage): void {
+  if (buffer === null || buffer.usage & COPY_DST) return;
+  throw new OptionError(subject, {
+    got: `a buffer of usage 0x${buffer.usage.toString(16)}`,
+    expected: "usage COPY_DST, to be changed in place",
+    hint: "Add GPUBufferUsage.COPY_DST when creating it, or use mergeState.",
+  });
 }
 
 /** Allocates the results and hands over to the backend; a failure leaves no tensor behind. */

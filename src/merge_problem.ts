@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { MergeProblem } from "./attention_problem.ts";
+import { KEEP_ROW, type MergeProblem } from "./attention_problem.ts";
 import type { TensorSpec } from "./decode_problem.ts";
 import { DTypeError, OptionError, ShapeError } from "./errors.ts";
 import { checkList, checkNames } from "./option_checks.ts";
@@ -22,7 +22,7 @@ export interface MergeInPlaceOptions {
   mask?: ArrayLike<boolean>;
 }
 
-/** Checks two states of n rows, and merges rows of the same number; those of b that `mask` has. */
+/** Checks two states of n rows, and merges rows of the same number, of which a mask may keep some as they are. */
 export function mergePair(
   a: StateSpec,
   b: StateSpec,
@@ -50,7 +50,7 @@ export function mergePair(
   const mask = checkMask(options, numRows);
   const rows = new Uint32Array(numRows * 4);
   for (let row = 0; row < numRows; row++) {
-    rows.set([row, 1, row, mask === null || mask[row] ? 1 : 0], row * 4);
+    rows.set(mask === null || mask[row] ? [row, 1, row, 1] : [row, KEEP_ROW, 0, 0], row * 4);
   }
   return { numRows, numHeads, headDim, vDtype: a.v.dtype, outDtype: a.v.dtype, rows };
 }

@@ -5,8 +5,9 @@
  * @module
  */
 
-import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
+import { type AttentionProblem, KEEP_ROW, type MergeProblem } from "../attention_problem.ts";
 import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
+import { bytesPerElement } from "../dtype.ts";
 import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
 import { attentionDescriptor, attentionTables, mergeDescriptor } from "./descriptor.ts";
@@ -107,16 +108,32 @@ export class WasmBackend implements Backend {
   }
 
   async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {
+    const { vA, sA, vB, sB, out, lse } = operands;
+    // The module merges nothing into the rows that are kept; they are copied after.
+    const rows = problem.rows.map((word, i) => i % 4 === 1 && word === KEEP_ROW ? 0 : word);
     await this.#call("merge", (upload) =>
       mergeDescriptor(problem, {
-        vA: handleOf(operands.vA),
-        sA: handleOf(operands.sA),
-        vB: handleOf(operands.vB),
-        sB: handleOf(operands.sB),
-        out: handleOf(operands.out),
-        lse: handleOf(operands.lse),
-        rows: upload(problem.rows, "the table of rows"),
+        vA: handleOf(vA),
+        sA: handleOf(sA),
+        vB: handleOf(vB),
+        sB: handleOf(sB),
+        out: handleOf(out),
+        lse: handleOf(lse),
+        rows: upload(rows, "the table of rows"),
       }));
+    const { numRows, numHeads, headDim, vDtype } = problem;
+    for (let row = 0; row < numRows; row++) {
+      if (problem.rows[row * 4 + 1] !== KEEP_ROW) continue;
+      const from = problem.rows[row * 4];
+      this.#copyRow(vA, from, out, row, numHeads * headDim * bytesPerElement(vDtype));
+      this.#copyRow(sA, from, lse, row, numHeads * 4);
+    }
+  }
+
+  #copyRow(source: Storage, from: number, target: Storage, to: number, byteLength: number): void {
+    const view = (storage: Storage, row: number) =>
+      this.#instance.view(handleOf(storage), byteLength, row * byteLength);
+    view(target, to).set(view(source, from));
   }
 
   // deno-lint-ignore require-await

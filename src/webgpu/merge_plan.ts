@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { MergeProblem } from "../attention_problem.ts";
+import { KEEP_ROW, type MergeProblem } from "../attention_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
@@ -71,11 +71,12 @@ export function planMerge(
   const numWork = numRows * numHeads;
   const teams = 2 ** Math.ceil(Math.log2(mostStates(rows) / UNROLL));
   const teamsOfPair = Math.max(1, Math.min(teams, most / team));
+  const keeps = rows.some((word, i) => i % 4 === 1 && word === KEEP_ROW);
   const pairs = Math.max(1, Math.floor(LEAST_LANES / (team * teamsOfPair)));
   return {
     kernel: {
       name: `merge.v-${vDtype}.out-${outDtype}.d${headDim}.teams${teamsOfPair}` +
-        (hasSinks ? ".sinks" : ""),
+        (hasSinks ? ".sinks" : "") + (keeps ? ".keeps" : ""),
       main: "merge",
       modules: ["formats/rounding"],
       roles: { v_format: inputModule(vDtype), out_format: outputModule(outDtype) },
@@ -87,7 +88,7 @@ export function planMerge(
         UNROLL,
         WORKGROUP: pairs * teamsOfPair * team,
       },
-      conditions: { sinks: hasSinks },
+      conditions: { sinks: hasSinks, keeps },
       bindings: ["uniform", ...BINDINGS, ...(hasSinks ? ["read" as const] : [])],
     },
     rows,
@@ -104,7 +105,8 @@ const BINDINGS = ["read", "read", "read", "read", "read", "write", "write"] as c
 function statesOf(rows: Uint32Array): number {
   let states = 0;
   for (let at = 0; at < rows.length; at += 4) {
-    states = Math.max(states, rows[at] + rows[at + 1], rows[at + 2] + rows[at + 3]);
+    const [firstA, countA, firstB, countB] = rows.subarray(at, at + 4);
+    states = Math.max(states, firstA + (countA === KEEP_ROW ? 1 : countA), firstB + countB);
   }
   return states;
 }
@@ -113,7 +115,7 @@ function statesOf(rows: Uint32Array): number {
 function mostStates(rows: Uint32Array): number {
   let states = 1;
   for (let at = 0; at < rows.length; at += 4) {
-    states = Math.max(states, rows[at + 1] + rows[at + 3]);
+    if (rows[at + 1] !== KEEP_ROW) states = Math.max(states, rows[at + 1] + rows[at + 3]);
   }
   return states;
 }

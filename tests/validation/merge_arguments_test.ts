@@ -9,7 +9,7 @@ import {
   openDevice,
   type Tensor,
 } from "@kvasir/attention";
-import { type BackendName, onEachBackend } from "../support/device.ts";
+import { type BackendName, gpuTest, onEachBackend, openGpuDevice } from "../support/device.ts";
 import { assertFails, type ErrorKind } from "../support/failures.ts";
 
 const BOTH: readonly BackendName[] = ["wasm", "webgpu"];
@@ -96,3 +96,24 @@ onEachBackend("merges of nothing are answered", async (device) => {
   assert.deepEqual(new Set(await lse.read()), new Set([-Infinity]));
   for (const tensor of [empty.out, empty.lse, out, lse]) tensor.destroy();
 }, BOTH);
+
+gpuTest("mergeStateInPlace() refuses buffers that nothing may be copied to", async () => {
+  const gpuDevice = await openGpuDevice();
+  using device = await openDevice({ gpuDevice });
+  const borrow = (shape: number[], usage: number) => {
+    const buffer = gpuDevice.createBuffer({ size: 256, usage: GPUBufferUsage.STORAGE | usage });
+    return { buffer, tensor: device.tensorFromBuffer(buffer, shape, "float32") };
+  };
+  const { COPY_SRC, COPY_DST } = GPUBufferUsage;
+  const v = borrow(V, COPY_SRC | COPY_DST);
+  const s = borrow(S, COPY_SRC);
+  using other = device.tensor(new Float32Array(48).fill(1), V, "float32");
+  using sums = device.tensor(new Float32Array(6), S, "float32");
+  const work = () => mergeStateInPlace(v.tensor, s.tensor, other, sums);
+  await assertFails("s", work, "OptionError", "s", /expected usage COPY_DST/);
+  assert.deepEqual(new Set(await v.tensor.read()), new Set([0]));
+  for (const { buffer, tensor } of [v, s]) {
+    tensor.destroy();
+    buffer.destroy();
+  }
+});
