@@ -4,11 +4,10 @@
  * @module
  */
 
-import { TENSOR_OPTIONS } from "./decode_options.ts";
 import { paddedDecode, singleDecode } from "./decode_problem.ts";
-import { DTypeError } from "./errors.ts";
+import { copyOptions, readOptions, tensorsOf, withZeros } from "./option_tensors.ts";
 import type { DecodeOptions, PaddedDecodeOptions } from "./options.ts";
-import { asDeviceTensor, commonDevice, DeviceTensor, type Tensor, useTensors } from "./tensor.ts";
+import { asDeviceTensor, commonDevice, type Tensor, useTensors } from "./tensor.ts";
 
 /** An attention output with the log-sum-exp of its logits. */
 export interface AttentionWithLse {
@@ -155,73 +154,38 @@ async function decode(
     ["v", asDeviceTensor("v", v)],
   ] as const;
   const specs = [inputs[0][1], inputs[1][1], inputs[2][1]] as const;
-  const held = tensorsOf(options);
-  const device = commonDevice([...inputs, ...held]);
-  // Where no option is a tensor, all is checked before the caller can change anything.
-  const checked = held.length === 0 ? check(...specs, options) : null;
-  const later = held.length === 0 ? null : withValues(options, held);
-  later?.catch(() => {}); // heard of below, unless another tensor fails first
-  return await useTensors(inputs, async ([qStorage, kStorage, vStorage]) => {
-    const call = checked ?? check(...specs, await later!);
-    const out = device.empty(call.outShape, call.problem.outDtype);
-    const lse = call.returnLse ? device.empty(call.lseShape, "float32") : null;
-    const results = lse ? [["out", out], ["lse", lse]] as const : [["out", out]] as const;
-    try {
-      await useTensors(
-        results,
-        ([outStorage, lseStorage = null]) =>
-          device.engine.attend(call.problem, {
-            q: qStorage,
-            k: kStorage,
-            v: vStorage,
-            out: outStorage,
-            lse: lseStorage,
-          }),
-      );
-      return lse ? { out, lse } : out;
-    } catch (error) {
-      out.destroy();
-      lse?.destroy();
-      throw error;
-    }
-  });
-}
-
-/** An option that is a tensor, with the name that errors give it. */
-type HeldTensor = readonly [subject: string, tensor: DeviceTensor];
-
-/** The options that are tensors; each must be a list of float32. */
-function tensorsOf(options: PaddedDecodeOptions): HeldTensor[] {
-  const held: HeldTensor[] = [];
-  for (const name of TENSOR_OPTIONS) {
-    const value: unknown = (options as PaddedDecodeOptions | null)?.[name];
-    if (!(value instanceof DeviceTensor)) continue;
-    if (value.dtype !== "float32" || value.shape.length !== 1) {
-      throw new DTypeError(`options.${name}`, {
-        got: `a tensor of ${value.dtype} with shape [${value.shape.join(", ")}]`,
-        expected: "float32 of rank 1, one number a head",
-        hint: 'Make it with device.tensor(values, [heads], "float32"), or give a plain array.',
-      });
-    }
-    held.push([`options.${name}`, value]);
-  }
-  return held;
-}
-
-/** A copy of the options with the values of the tensors, whose reading begins at once. */
-async function withValues(
-  options: PaddedDecodeOptions,
-  held: readonly HeldTensor[],
-): Promise<PaddedDecodeOptions> {
-  const copy: Record<string, unknown> = Object.fromEntries(
-    Object.entries(options).map(([name, value]) => [
-      name,
-      Array.isArray(value) || ArrayBuffer.isView(value)
-        ? Array.from(value as ArrayLike<unknown>)
-        : value,
-    ]),
+  const tensors = tensorsOf(options);
+  const device = commonDevice([...inputs, ...tensors]);
+  // All but the values of tensors is settled before the caller can change anything.
+  const given = tensors.length === 0 ? options : copyOptions(options);
+  const planned = check(...specs, withZeros(given, tensors));
+  return await useTensors(
+    [...inputs, ...tensors],
+    async ([qStorage, kStorage, vStorage, ...rest]) => {
+      const call = rest.length === 0
+        ? planned
+        : check(...specs, await readOptions(device, given, tensors, rest));
+      const out = device.empty(call.outShape, call.problem.outDtype);
+      const lse = call.returnLse ? device.empty(call.lseShape, "float32") : null;
+      const results = lse ? [["out", out], ["lse", lse]] as const : [["out", out]] as const;
+      try {
+        await useTensors(
+          results,
+          ([outStorage, lseStorage = null]) =>
+            device.engine.attend(call.problem, {
+              q: qStorage,
+              k: kStorage,
+              v: vStorage,
+              out: outStorage,
+              lse: lseStorage,
+            }),
+        );
+        return lse ? { out, lse } : out;
+      } catch (error) {
+        out.destroy();
+        lse?.destroy();
+        throw error;
+      }
+    },
   );
-  const values = await Promise.all(held.map(([, tensor]) => tensor.read()));
-  held.forEach(([subject], i) => copy[subject.replace("options.", "")] = values[i]);
-  return copy as PaddedDecodeOptions;
 }

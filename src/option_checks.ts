@@ -58,13 +58,16 @@ export function checkNumber(subject: string, value: unknown): number {
   });
 }
 
-/** A number above 0, or of at least 0. */
+/** The smallest number of which a float32 holds all digits, and 1 / it. */
+const LEAST_POSITIVE = 2 ** -126;
+
+/** A number above 0, or, where that stands for "off", 0. */
 export function checkPositive(subject: string, value: unknown, orZero = false): number {
   const number = checkNumber(subject, value);
-  if (number > 0 || (orZero && number === 0)) return number;
+  if (number >= LEAST_POSITIVE || (orZero && number === 0)) return number;
   throw new OptionError(subject, {
     got: show(value),
-    expected: orZero ? "a number of at least 0" : "a number above 0",
+    expected: `${orZero ? "0, or " : ""}a number above 0 (2^-126 or more)`,
     hint: "Leave the option out for its default.",
   });
 }

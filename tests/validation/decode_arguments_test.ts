@@ -180,41 +180,6 @@ const BAD_BATCHES: readonly BadCall[] = [
   })),
 ];
 
-const BAD_OPTIONS: readonly Pick<BadCall, "label" | "options" | "subject" | "message">[] = [
-  ...["kvlayout", "kv_layout", "sm_scale", "causal", "customMask"].map((name) => ({
-    label: `the unknown option ${name}`,
-    options: { [name]: "NHD" },
-    subject: `options.${name}`,
-    message: /expected one of kvLayout, posEncodingMode, ropeScale/,
-  })),
-  ...["nhd", "NDH", "", 1].map((kvLayout) => ({
-    label: `kvLayout ${JSON.stringify(kvLayout)}`,
-    options: { kvLayout },
-    subject: "options.kvLayout",
-    message: /expected "NHD" or "HND"/,
-  })),
-  ...["none", "ROPE", 0].map((posEncodingMode) => ({
-    label: `posEncodingMode ${JSON.stringify(posEncodingMode)}`,
-    options: { posEncodingMode },
-    subject: "options.posEncodingMode",
-    message: /expected "NONE", "ROPE_LLAMA" or "ALIBI"/,
-  })),
-  ...(["smScale", "kScale", "vScale"] as const).flatMap((name) =>
-    [NaN, Infinity, -Infinity, 1e39, "1", true, {}].map((value) => ({
-      label: `${name} ${String(value)}`,
-      options: { [name]: value },
-      subject: `options.${name}`,
-      message: /expected (a number|an array of numbers)/,
-    }))
-  ),
-  ...[1, "true", {}].map((returnLse) => ({
-    label: `returnLse ${JSON.stringify(returnLse)}`,
-    options: { returnLse },
-    subject: "options.returnLse",
-    message: /expected true or false/,
-  })),
-];
-
 /** Makes the tensors of a call, runs it and frees the tensors. */
 async function call(device: Device, bad: Partial<BadCall>, single = false): Promise<unknown> {
   const skippedDims = single ? 1 : 0;
@@ -235,20 +200,6 @@ onEachBackend("batchDecodeWithPaddedKvCache() refuses what does not fit", async 
     assert.deepEqual(device.report.memory, { tensors: 0, bytes: 0 }, bad.label);
     await call(device, {});
   }
-}, BOTH);
-
-onEachBackend("both calls refuse unknown and bad options", async (device) => {
-  for (const single of [false, true]) {
-    for (const { label, options, subject, message } of BAD_OPTIONS) {
-      const work = () => call(device, { options }, single);
-      await assertFails(label, work, "OptionError", subject, message);
-    }
-    for (const options of [null, 5, "NHD"]) {
-      const work = () => call(device, { options: options as unknown as undefined }, single);
-      await assertFails(`options ${options}`, work, "OptionError", "options", /an object/);
-    }
-  }
-  await call(device, {});
 }, BOTH);
 
 onEachBackend("singleDecodeWithKvCache() refuses what does not fit", async (device) => {
