@@ -1,131 +1,165 @@
 /**
- * Each option of decode against the float64 oracle, on every backend. Few sizes: each new combination
- * of dtypes, head dim, group and option is another kernel to compile.
+ * Decode against the float64 oracle with each option, alone and with others: windows, soft caps,
+ * sinks, scales by head, bases of lse.
  */
 
 import assert from "node:assert/strict";
 import { batchDecodeWithPaddedKvCache } from "@kvasir/attention";
-import { type DecodeSpec, decodeTest, makeInputs, runDecode } from "../support/decode.ts";
+import { assertSameBits } from "../support/bits.ts";
+import {
+  type DecodeSpec,
+  decodeTest,
+  drawValues,
+  makeInputs,
+  runDecode,
+} from "../support/decode.ts";
 import { onEachBackend } from "../support/device.ts";
 
-const BASE: DecodeSpec = { batch: 2, kvLen: 75, heads: [6, 2], headDim: 32, seqLens: [75, 18] };
-const HALF: DecodeSpec = { ...BASE, qDtype: "float16", kvDtype: "float8_e4m3fn", heads: [8, 1] };
-const upTo = (n: number, f: (i: number) => number) => Array.from({ length: n }, (_, i) => f(i));
-
-decodeTest("decode: scales of each head", [
-  { ...BASE, qScale: upTo(6, (i) => 0.25 * (i + 1)), kScale: [0.5, 2], vScale: [-1, 3] },
-  { ...HALF, kScale: [0.125], vScale: 1.5 },
-  { ...BASE, qScale: 0, kvLayout: "HND" },
-]);
+const SMALL = {
+  batch: 5,
+  kvLen: 90,
+  heads: [6, 2],
+  headDim: 32,
+  seqLens: [90, 0, 1, 33, 64],
+} as const satisfies DecodeSpec;
 
 decodeTest(
-  "decode: sliding windows",
-  [0, 1, 17, 18, 63, 64, 74, 1000].flatMap((windowLeft) => [
-    { ...BASE, windowLeft },
-    ...(windowLeft === 17 ? [{ ...HALF, windowLeft, seqLens: [75, 0] }] : []),
-  ]),
+  "decode: sliding windows, of every length around the keys' number",
+  [0, 1, 2, 31, 32, 33, 63, 64, 65, 88, 89, 90, 1000, 2 ** 31, 2 ** 32, 2 ** 40].map((
+    windowLeft,
+    i,
+  ) => ({ ...SMALL, windowLeft, kvLayout: i % 2 ? "HND" : "NHD" })),
 );
 
-decodeTest("decode: soft caps, also far beyond them", [
-  { ...BASE, logitsSoftCap: 30 },
-  { ...BASE, logitsSoftCap: 0.5 },
-  { ...BASE, logitsSoftCap: 50, magnitude: 12 },
-  { ...BASE, logitsSoftCap: 1e4 },
-  { ...HALF, logitsSoftCap: 8 },
+onEachBackend("decode: what lies before a window has no influence", async (device) => {
+  for (const windowLeft of [0, 7, 40]) {
+    const spec: DecodeSpec = { ...SMALL, windowLeft, kvDtype: "float16" };
+    const clean = await runDecode(device, makeInputs(spec));
+    const values = drawValues(spec);
+    const rowSize = 2 * 32;
+    spec.seqLens!.forEach((length, request) => {
+      for (let token = 0; token < length - 1 - windowLeft; token++) {
+        const row = (request * 90 + token) * rowSize;
+        values.k.fill(NaN, row, row + rowSize);
+        values.v.fill(NaN, row, row + rowSize);
+      }
+    });
+    const { out, lse } = await runDecode(device, makeInputs(spec, values));
+    assertSameBits(out, clean.out, `out, window ${windowLeft}`);
+    assertSameBits(lse, clean.lse, `lse, window ${windowLeft}`);
+  }
+});
+
+// Logits are drawn with a deviation of 1; smScale makes them small or large beside the cap.
+decodeTest("decode: soft caps, from those that flatten all to those that change nothing", [
+  ...[1e-3, 0.5, 1, 30, 50, 1e6].map((logitsSoftCap) => ({ ...SMALL, logitsSoftCap })),
+  ...[1, 20].map((smScale) => ({ ...SMALL, logitsSoftCap: 5, smScale })),
+  { ...SMALL, logitsSoftCap: 0 },
+  { ...SMALL, logitsSoftCap: 50, smScale: -1, kvDtype: "float8_e4m3fn" },
 ]);
 
 decodeTest("decode: sinks near, far above and far below the logits", [
-  { ...BASE, sinks: upTo(6, (i) => i - 3) },
-  { ...BASE, sinks: [-300, 300, 40, -40, 0, 80], seqLens: [75, 0] },
-  { ...BASE, sinks: upTo(6, () => 5), magnitude: 3 },
-  { ...HALF, sinks: upTo(8, (i) => 2 * i - 9), lseBase: "ln" },
+  { ...SMALL, sinks: [-1e4, -80, -20, -3, -1, 0] },
+  { ...SMALL, sinks: [0, 1, 3, 20, 80, 1e4] },
+  { ...SMALL, sinks: [1e30, -1e30, 1e30, -1e30, 1e9, -1e9] },
+  { ...SMALL, sinks: [100, 90, 80, 70, 60, 50], smScale: 20, kvLayout: "HND" },
+  { ...SMALL, sinks: [1, 2, 3, 4, 5, 6], vScale: 3, kvDtype: "float8_e5m2" },
 ]);
 
-decodeTest("decode: natural logarithms", [
-  { ...BASE, lseBase: "ln", seqLens: [75, 0] },
-  { ...HALF, lseBase: "ln" },
+onEachBackend("decode: a request without keys has its sink as lse", async (device) => {
+  const sinks = [-2, 0, 0.5, 3, 7, 100];
+  const spec: DecodeSpec = { ...SMALL, sinks };
+  const { out, lse } = await runDecode(device, makeInputs(spec));
+  assert.ok(out.subarray(192, 384).every((x) => Object.is(x, 0)));
+  sinks.forEach((sink, head) => {
+    assert.ok(Math.abs(lse[6 + head] - sink * Math.LOG2E) <= 1e-5 * Math.abs(sink), `head ${head}`);
+  });
+});
+
+decodeTest("decode: lse in natural logarithms", [
+  { ...SMALL, lseBase: "ln" },
+  { ...SMALL, lseBase: "log2" },
+  { ...SMALL, lseBase: "ln", sinks: [-5, -1, 0, 1, 5, 50] },
+  { ...SMALL, lseBase: "ln", smScale: 10 },
 ]);
 
-decodeTest("decode: ALiBi, for head counts that are powers of two and others", [
-  { ...BASE, posEncodingMode: "ALIBI" },
-  { ...BASE, heads: [12, 2], posEncodingMode: "ALIBI" },
-  { ...HALF, posEncodingMode: "ALIBI" },
-  { ...BASE, posEncodingMode: "ALIBI", logitsSoftCap: 4, windowLeft: 40 },
-]);
-
-decodeTest("decode: rotary encoding over dtypes, head dims and frequencies", [
-  { ...BASE, posEncodingMode: "ROPE_LLAMA" },
-  { ...BASE, headDim: 40, kvDtype: "float8_e4m3fn", posEncodingMode: "ROPE_LLAMA" },
-  { ...BASE, headDim: 8, kvDtype: "float16", posEncodingMode: "ROPE_LLAMA" },
-  { ...BASE, headDim: 64, kvDtype: "bfloat16", posEncodingMode: "ROPE_LLAMA", ropeTheta: 5e5 },
-  { ...BASE, posEncodingMode: "ROPE_LLAMA", ropeScale: 8, kvLayout: "HND" },
-  { ...HALF, headDim: 128, kvLen: 300, seqLens: [300, 257], posEncodingMode: "ROPE_LLAMA" },
-]);
-
-decodeTest("decode: rotary encoding at far positions", [
-  { kvLen: 6000, heads: [1, 1], headDim: 16, posEncodingMode: "ROPE_LLAMA", kvDtype: "float16" },
+decodeTest("decode: scales of each head", [
+  { ...SMALL, qScale: [0.5, 1, 2, 3, 0.25, 4] },
+  { ...SMALL, kScale: [0.25, 2] },
+  { ...SMALL, vScale: [-3, 0.125] },
+  { ...SMALL, qScale: 0.5 },
   {
-    kvLen: 6000,
-    heads: [1, 1],
-    headDim: 16,
-    posEncodingMode: "ROPE_LLAMA",
-    kvDtype: "float16",
-    windowLeft: 600,
+    ...SMALL,
+    qDtype: "float8_e4m3fn",
+    kvDtype: "float8_e4m3fn",
+    outDtype: "float32",
+    qScale: [0.5, 1, 2, 1.5, 0.25, 0.75],
+    kScale: [0.5, 1.25],
+    vScale: [3, 0.01],
+    kvLayout: "HND",
   },
 ]);
 
-decodeTest("decode: FP8 queries, and outputs of every dtype", [
-  { ...BASE, qDtype: "float8_e4m3fn", qScale: 0.5 },
-  { ...BASE, qDtype: "float8_e5m2", kvDtype: "float8_e5m2", outDtype: "float32" },
-  { ...BASE, outDtype: "float16" },
-  { ...BASE, outDtype: "bfloat16" },
-  { ...BASE, outDtype: "float8_e4m3fn" },
-  { ...BASE, outDtype: "float8_e5m2", qDtype: "float16", kvDtype: "float16" },
-  { ...BASE, outDtype: "float8_e4m3fn", vScale: 1000 }, // saturates
+onEachBackend("decode: scales and sinks in tensors have the bits of arrays", async (device) => {
+  const spec: DecodeSpec = {
+    ...SMALL,
+    qScale: [0.5, 1, 2, 1.5, 0.25, 0.75],
+    kScale: [0.5, 1.25],
+    vScale: [3, 0.01],
+    sinks: [-1, 0, 1, 2, 3, 4],
+  };
+  const inputs = makeInputs(spec);
+  const expected = await runDecode(device, inputs);
+  const list = (values: unknown) =>
+    device.tensor(values as number[], [(values as number[]).length], "float32");
+  using q = device.tensorFromBytes(inputs.q.bytes, [5, 6, 32], "float32");
+  using k = device.tensorFromBytes(inputs.k.bytes, [5, 90, 2, 32], "float32");
+  using v = device.tensorFromBytes(inputs.v.bytes, [5, 90, 2, 32], "float32");
+  const seqLens = [...spec.seqLens!];
+  const given = [spec.qScale, spec.kScale, spec.vScale, spec.sinks].map(list);
+  const [qScale, kScale, vScale, sinks] = given;
+  const options = { qScale, kScale, vScale, sinks, seqLens, returnLse: true } as const;
+  const call = batchDecodeWithPaddedKvCache(q, k, v, options);
+  // Nothing that the caller does to his own things after the call changes its answer.
+  for (const tensor of given) tensor.destroy();
+  seqLens.fill(0);
+  const result = await call;
+  using out = result.out;
+  using lse = result.lse;
+  assertSameBits(await out.read(), expected.out, "out");
+  assertSameBits(await lse.read(), expected.lse, "lse");
+});
+
+const ALL = {
+  ...SMALL,
+  qScale: [0.5, 1, 2, 1.5, 0.25, 0.75],
+  kScale: [0.5, 1.25],
+  vScale: [2, -0.5],
+  windowLeft: 40,
+  logitsSoftCap: 3,
+  sinks: [-1, 0, 1, 2, -3, 4],
+} as const;
+
+/** The same for one query head on each KV head, whose kernels compile in less time. */
+const ONE = { ...ALL, heads: [2, 2], qScale: [0.5, 2], sinks: [-1, 4] } as const;
+
+decodeTest("decode: many options at once", [
+  { ...ALL },
+  { ...ALL, posEncodingMode: "ALIBI", lseBase: "ln" },
+  { ...ALL, posEncodingMode: "ROPE_LLAMA", ropeScale: 2, ropeTheta: 5e5 },
+  { ...ONE, posEncodingMode: "ROPE_LLAMA", kvDtype: "float8_e4m3fn", kvLayout: "HND" },
+  { ...ONE, posEncodingMode: "ALIBI", kvDtype: "float8_e5m2", qDtype: "float16" },
 ]);
 
-decodeTest("decode: all options at once", [
-  {
-    ...BASE,
-    kvDtype: "float8_e5m2",
-    qScale: upTo(6, (i) => 1 + i / 8),
-    kScale: [2, 0.5],
-    vScale: [0.5, -2],
-    windowLeft: 30,
-    logitsSoftCap: 6,
-    sinks: upTo(6, (i) => i / 2),
-    posEncodingMode: "ALIBI",
-    lseBase: "ln",
-    outDtype: "float16",
-  },
-]);
+onEachBackend("decode: options that another needs have no effect without it", async (device) => {
+  const plain = await runDecode(device, makeInputs(SMALL));
+  const unused = { ropeScale: 3, ropeTheta: 7, windowLeft: -1, logitsSoftCap: 0 };
+  const { out, lse } = await runDecode(device, makeInputs({ ...SMALL, ...unused }));
+  assertSameBits(out, plain.out, "out");
+  assertSameBits(lse, plain.lse, "lse");
+});
 
-onEachBackend(
-  "scales and sinks may be tensors, with the same bits in the answer",
-  async (device) => {
-    const { q, k, v, problem } = makeInputs(BASE);
-    const shape = [2, 75, 2, 32];
-    using qTensor = device.tensorFromBytes(q.bytes, [2, 6, 32], q.dtype);
-    using kTensor = device.tensorFromBytes(k.bytes, shape, k.dtype);
-    using vTensor = device.tensorFromBytes(v.bytes, shape, v.dtype);
-    const kScale = [0.5, 2];
-    const sinks = [0, 1, 2, 3, 4, 5];
-    using kScaleTensor = device.tensor(kScale, [2], "float32");
-    using sinkTensor = device.tensor(sinks, [6], "float32");
-    const options = { seqLens: problem.kvLens };
-    using plain = await batchDecodeWithPaddedKvCache(qTensor, kTensor, vTensor, {
-      ...options,
-      kScale,
-      sinks,
-    });
-    using held = await batchDecodeWithPaddedKvCache(qTensor, kTensor, vTensor, {
-      ...options,
-      kScale: kScaleTensor,
-      sinks: sinkTensor,
-    });
-    assert.deepEqual(await held.readBytes(), await plain.readBytes());
-  },
-);
+const BASE: DecodeSpec = { batch: 2, kvLen: 75, heads: [6, 2], headDim: 32, seqLens: [75, 18] };
 
 onEachBackend(
   "NaN and infinity stay in their own request and head, under every option",

@@ -11,18 +11,17 @@ import {
   batchDecodeWithPaddedKvCache,
   type Device,
   type DType,
-  type LseBase,
-  type PosEncodingMode,
   singleDecodeWithKvCache,
 } from "@kvasir/attention";
 import { type BackendName, onEachBackend } from "./device.ts";
 import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
-import { type AttentionCase, cacheRow } from "./oracle.ts";
+import { isFp8 } from "./formats.ts";
+import { type AttentionCase, type AttentionOptions, cacheRow, OPTION_NAMES } from "./oracle.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
 import { normals } from "./values.ts";
 
-/** A decode call; what is left out has the default that is noted. */
-export interface DecodeSpec {
+/** A decode call with its options; what is left out has the default that is noted. */
+export interface DecodeSpec extends AttentionOptions {
   /** Requests; 1. */
   readonly batch?: number;
   /** Tokens of the cache. */
@@ -36,18 +35,7 @@ export interface DecodeSpec {
   /** NHD. */
   readonly kvLayout?: "NHD" | "HND";
   readonly seqLens?: readonly number[];
-  readonly smScale?: number;
-  readonly qScale?: number | readonly number[];
-  readonly kScale?: number | readonly number[];
-  readonly vScale?: number | readonly number[];
-  readonly windowLeft?: number;
-  readonly logitsSoftCap?: number;
-  readonly sinks?: readonly number[];
-  readonly posEncodingMode?: PosEncodingMode;
-  readonly ropeScale?: number;
-  readonly ropeTheta?: number;
-  readonly lseBase?: LseBase;
-  /** q's dtype, or float16 for a q in FP8. */
+  /** q's, or float16 for an FP8 q. */
   readonly outDtype?: DType;
   /** Of the drawn values; 1. */
   readonly seed?: number;
@@ -61,7 +49,8 @@ export interface DecodeInputs {
   readonly k: Stored;
   readonly v: Stored;
   readonly problem: AttentionCase;
-  readonly outDtype?: DType;
+  /** What the output has by default, or is asked to have. */
+  readonly outDtype: DType;
 }
 
 /** What the library answered, widened to float32. */
@@ -90,39 +79,19 @@ export function shapeOf(spec: DecodeSpec): DecodeShape {
     maxKvLen: spec.kvLen,
     kvLens: spec.seqLens,
     kvLayout: spec.kvLayout ?? "NHD",
-    smScale: spec.smScale,
-    qScale: spec.qScale,
-    kScale: spec.kScale,
-    vScale: spec.vScale,
-    windowLeft: spec.windowLeft,
-    logitsSoftCap: spec.logitsSoftCap,
-    sinks: spec.sinks,
-    rope: spec.posEncodingMode === "ROPE_LLAMA"
-      ? { scale: spec.ropeScale ?? 1, theta: spec.ropeTheta ?? 1e4 }
-      : undefined,
-    alibi: spec.posEncodingMode === "ALIBI",
-    lseScale: spec.lseBase === "ln" ? Math.LN2 : 1,
+    ...optionsOf(spec),
   };
 }
 
-/** The options of the calls for a case. */
-function optionsOf(p: AttentionCase, outDtype: DType | undefined) {
-  return {
-    kvLayout: p.kvLayout,
-    posEncodingMode: p.rope ? "ROPE_LLAMA" : p.alibi ? "ALIBI" : "NONE",
-    ropeScale: p.rope?.scale,
-    ropeTheta: p.rope?.theta,
-    smScale: p.smScale,
-    qScale: p.qScale,
-    kScale: p.kScale,
-    vScale: p.vScale,
-    windowLeft: p.windowLeft,
-    logitsSoftCap: p.logitsSoftCap,
-    sinks: p.sinks,
-    outDtype,
-    lseBase: (p.lseScale ?? 1) === 1 ? "log2" : "ln",
-    returnLse: true,
-  } as const;
+/** The options of a spec or a case that are given. */
+export function optionsOf(from: AttentionOptions): AttentionOptions {
+  const given = OPTION_NAMES.filter((name) => from[name] !== undefined);
+  return Object.fromEntries(given.map((name) => [name, from[name]]));
+}
+
+/** The dtype that a call's output must have. */
+export function outDtypeOf({ qDtype = "float32", outDtype }: DecodeSpec): DType {
+  return outDtype ?? (isFp8(qDtype) ? "float16" : qDtype);
 }
 
 /** Normal values for a spec. */
@@ -158,7 +127,7 @@ export function makeInputs(
     }
   });
   const problem = { ...shape, q: q.values, k: k.values, v: v.values };
-  return { q, k, v, problem, outDtype: spec.outDtype };
+  return { q, k, v, problem, outDtype: outDtypeOf(spec) };
 }
 
 /** Runs the batched call on a device, and frees what it made. */
@@ -175,8 +144,11 @@ export async function runDecode(device: Device, inputs: DecodeInputs): Promise<D
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
   const result = await batchDecodeWithPaddedKvCache(qTensor, kTensor, vTensor, {
-    ...optionsOf(p, inputs.outDtype),
+    ...optionsOf(p),
+    kvLayout: p.kvLayout,
     seqLens: p.kvLens,
+    outDtype: inputs.outDtype,
+    returnLse: true,
   });
   using out = result.out;
   using lse = result.lse;
@@ -192,8 +164,12 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
   using qTensor = device.tensorFromBytes(q.bytes, [p.numQoHeads, p.headDim], q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
-  const options = optionsOf(p, inputs.outDtype);
-  const result = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, options);
+  const result = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, {
+    ...optionsOf(p),
+    kvLayout: p.kvLayout,
+    outDtype: inputs.outDtype,
+    returnLse: true,
+  });
   using out = result.out;
   using lse = result.lse;
   return { out: await out.read(), lse: await lse.read() };
@@ -202,24 +178,16 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
 /** A spec in a few words, for the names of tests and failures. */
 export function describe(spec: DecodeSpec): string {
   const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, kvLayout = "NHD" } = spec;
-  const shown = [
-    ...["smScale", "qScale", "kScale", "vScale", "windowLeft", "logitsSoftCap", "sinks"] as const,
-    ...["posEncodingMode", "ropeScale", "ropeTheta", "lseBase", "outDtype"] as const,
-    ...["magnitude", "seed"] as const,
-  ];
-  const options = shown.filter((name) => spec[name] !== undefined)
+  const options = [...OPTION_NAMES, "outDtype", "magnitude", "seed"] as const;
+  const given = options
+    .filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);
   return [
     `q ${qDtype ?? "float32"}, kv ${kvDtype ?? "float32"}`,
     `${heads[0]}/${heads[1]} heads, D ${headDim}, B ${batch}, L ${kvLen}, ${kvLayout}`,
     ...(spec.seqLens ? [`seqLens [${spec.seqLens.join(", ")}]`] : []),
-    ...options,
+    ...given,
   ].join("; ");
-}
-
-/** The dtype of the output. */
-export function outDtypeOf({ q, outDtype }: DecodeInputs): DType {
-  return outDtype ?? (q.dtype.startsWith("float8") ? "float16" : q.dtype);
 }
 
 /** Runs a call and passes it through the gate. */
@@ -230,7 +198,7 @@ export async function checkDecode(
   expected: Expected = expectedOf(inputs.problem),
 ): Promise<DecodeAnswer> {
   const answer = await runDecode(device, inputs);
-  checkAnswer(label, answer, expected, inputs.problem, outDtypeOf(inputs));
+  checkAnswer(label, answer, expected, inputs.problem, inputs.outDtype);
   return answer;
 }
 

@@ -9,9 +9,9 @@
 
 import type { DType } from "@kvasir/attention";
 import golden from "../golden/flashinfer-0.5.3.json" with { type: "json" };
-import type { DecodeInputs } from "./decode.ts";
+import { type DecodeInputs, optionsOf } from "./decode.ts";
 import type { SmallDType } from "./formats.ts";
-import { type AttentionCase, cacheRow } from "./oracle.ts";
+import { type AttentionCase, type AttentionOptions, cacheRow } from "./oracle.ts";
 import { fromCodes, store, type Stored } from "./storage.ts";
 import { goldenValue, goldenValues } from "./values.ts";
 
@@ -24,7 +24,7 @@ interface GoldenArray {
 }
 
 /** What the cases that can be run as decodes have in common; see the golden README. */
-export interface GoldenCase {
+export interface GoldenCase extends AttentionOptions {
   readonly id: string;
   readonly dtype: DType;
   readonly kvDtype: DType;
@@ -33,11 +33,6 @@ export interface GoldenCase {
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly causal: boolean;
-  readonly smScale?: number;
-  readonly kScale?: number;
-  readonly vScale?: number;
-  readonly posEncodingMode?: "NONE" | "ROPE_LLAMA" | "ALIBI";
-  readonly windowLeft?: number;
   /** Queries and keys of each request. */
   readonly qoLens: readonly number[];
   readonly kvLens: readonly number[];
@@ -112,18 +107,14 @@ export function goldenInputs(c: GoldenCase): DecodeInputs {
     maxKvLen: Math.max(...rows.map(({ kvLen }) => kvLen)),
     kvLens: rows.map(({ kvLen }) => kvLen),
     kvLayout: c.kvLayout,
-    smScale: c.smScale,
-    kScale: c.kScale,
-    vScale: c.vScale,
-    windowLeft: c.windowLeft,
-    rope: c.posEncodingMode === "ROPE_LLAMA" ? { scale: 1, theta: 1e4 } : undefined,
-    alibi: c.posEncodingMode === "ALIBI",
+    ...optionsOf(c),
   };
   const q = store(goldenValues(rows.length * c.numQoHeads * c.headDim, c.seeds.q), c.dtype);
   const requests = rows.map(({ request }) => request);
   const k = gather(c, shape, requests, c.seeds.k);
   const v = gather(c, shape, requests, c.seeds.v);
-  return { q, k, v, problem: { ...shape, q: q.values, k: k.values, v: v.values } };
+  const problem = { ...shape, q: q.values, k: k.values, v: v.values };
+  return { q, k, v, problem, outDtype: c.dtype };
 }
 
 /** The padded k or v: row r holds the tokens of `requests[r]`, wherever they lie in the original. */

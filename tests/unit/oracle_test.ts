@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type AttentionCase, cacheRow, oracle, plainFloat32 } from "../support/oracle.ts";
+import { rotate, slopesOf } from "../support/positions.ts";
 import { normals } from "../support/values.ts";
 
 const SIZES = {
@@ -167,4 +168,112 @@ Deno.test("oracle: plain float32 is near float64, and is not float64", () => {
   assertClose(plain.lse, exact.lse, 1e-5);
   assert.notDeepEqual(plain, exact);
   assert.deepEqual(plain.out, Float64Array.from(Float32Array.from(plain.out)));
+});
+
+Deno.test("oracle: a window leaves the last keys", () => {
+  const c = randomCase({ kvLens: [5, 3] });
+  const windowed = oracle({ ...c, windowLeft: 1 });
+  // Request 1 stands at key 2: it sees keys 1 and 2.
+  const tail = (x: ArrayLike<number>) => Array.from(x).slice(40 + 8, 40 + 24);
+  const last = oracle({
+    ...c,
+    numRequests: 1,
+    maxKvLen: 2,
+    kvLens: [2],
+    q: Array.from(c.q).slice(24),
+    k: tail(c.k),
+    v: tail(c.v),
+  });
+  assertClose(windowed.out.subarray(24), last.out);
+  assertClose(windowed.lse.subarray(6), last.lse);
+  const { out, lse } = oracle({ ...c, windowLeft: 0 });
+  assert.deepEqual([...out.subarray(0, 4)], valueRow(c, 0, 4, 0));
+  assert.ok(lse.every(Number.isFinite));
+  assert.deepEqual(oracle({ ...c, windowLeft: 4 }), oracle({ ...c, windowLeft: -1 }));
+});
+
+/** Three keys of logits 0, ln 2 and ln 5, whose values are 8, 16 and 24. */
+const BY_HAND = {
+  numRequests: 1,
+  numQoHeads: 1,
+  numKvHeads: 1,
+  headDim: 1,
+  maxKvLen: 3,
+  kvLayout: "NHD",
+  smScale: 1,
+  q: [1],
+  k: [0, Math.log(2), Math.log(5)],
+  v: [8, 16, 24],
+} as const;
+
+Deno.test("oracle: a sink takes its share of the denominator, and nothing else", () => {
+  const { out, lse } = oracle({ ...BY_HAND, sinks: [Math.log(8)] });
+  assertClose(out, [(1 * 8 + 2 * 16 + 5 * 24) / 16]);
+  assertClose(lse, [4]);
+  assertClose(oracle({ ...BY_HAND, smScale: 0, sinks: [0] }).lse, [2]);
+  const empty = oracle({ ...BY_HAND, kvLens: [0], sinks: [Math.log(8)] });
+  assert.deepEqual([...empty.out], [0]);
+  assertClose(empty.lse, [3]);
+});
+
+Deno.test("oracle: a soft cap by hand", () => {
+  // atanh(x / 2) · 2 becomes x under a cap of 2.
+  const k = [0, Math.log(2), Math.log(3)].map((x) => 2 * Math.atanh(x / 2));
+  const { out, lse } = oracle({ ...BY_HAND, k, logitsSoftCap: 2 });
+  assertClose(out, [(1 * 8 + 2 * 16 + 3 * 24) / 6]);
+  assertClose(lse, [Math.log2(6)]);
+});
+
+Deno.test("oracle: lse in natural logarithms", () => {
+  assertClose(oracle({ ...BY_HAND, lseBase: "ln" }).lse, [Math.log(8)]);
+});
+
+Deno.test("oracle: ALiBi's slopes are those of its paper", () => {
+  const powers = (exponents: number[]) => exponents.map((x) => 2 ** -x);
+  assertClose(slopesOf(8), powers([1, 2, 3, 4, 5, 6, 7, 8]), 1e-15);
+  assertClose(slopesOf(4), powers([2, 4, 6, 8]), 1e-15);
+  assertClose(slopesOf(1), powers([8]), 1e-15);
+  // The reference implementation's answer for 12 heads.
+  assertClose(slopesOf(12), powers([1, 2, 3, 4, 5, 6, 7, 8, 0.5, 1.5, 2.5, 3.5]), 1e-15);
+});
+
+Deno.test("oracle: ALiBi by hand", () => {
+  // One head has a slope of 2^-8; the keys stand 2, 1 and 0 before the query.
+  const k = BY_HAND.k.map((x, i) => x + (2 - i) / 256);
+  const { out, lse } = oracle({ ...BY_HAND, k, posEncodingMode: "ALIBI" });
+  assertClose(out, [(1 * 8 + 2 * 16 + 5 * 24) / 8]);
+  assertClose(lse, [3]);
+});
+
+Deno.test("oracle: rotation turns points, keeps lengths, and only distance counts", () => {
+  const speed = { scale: 2, theta: 100 };
+  const same = (x: number) => x;
+  const quarter = rotate([1, 0, 0, 0], Math.PI, speed, same);
+  assertClose(quarter, [0, 0, 1, 0]);
+  // The second pair turns theta^(-1/2) = a tenth as fast.
+  assertClose(rotate([0, 1, 0, 0], 10 * Math.PI, speed, same), [0, 0, 0, 1]);
+  const [a, b] = [[0.3, -1, 2, 0.7], [1, 0.5, -0.2, 3]];
+  const dot = (x: ArrayLike<number>, y: ArrayLike<number>) =>
+    Array.from(x).reduce((sum, value, i) => sum + value * y[i], 0);
+  const near = dot(rotate(a, 7, speed, same), rotate(b, 3, speed, same));
+  assertClose([dot(rotate(a, 1007, speed, same), rotate(b, 1003, speed, same))], [near], 1e-11);
+  assertClose([dot(rotate(a, 5, speed, same), rotate(a, 5, speed, same))], [dot(a, a)]);
+});
+
+Deno.test("oracle: scales by head are factors of each head's rows", () => {
+  const c = randomCase();
+  const scaled = oracle({
+    ...c,
+    qScale: [1, 2, 3, 4, 5, 6],
+    kScale: [0.5, 0.25],
+    vScale: [3, -1],
+  });
+  const plain = oracle({
+    ...c,
+    q: Array.from(c.q, (x, i) => x * (1 + Math.floor(i / 4) % 6)),
+    k: Array.from(c.k, (x, i) => x * [0.5, 0.25][Math.floor(i / 4) % 2]),
+    v: Array.from(c.v, (x, i) => x * [3, -1][Math.floor(i / 4) % 2]),
+  });
+  assertClose(scaled.out, plain.out, 1e-12);
+  assertClose(scaled.lse, plain.lse, 1e-12);
 });
