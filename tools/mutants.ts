@@ -16,6 +16,7 @@ interface Mutant {
 }
 
 const OPTIONS = ["tests/numerics/decode_options_test.ts"];
+const POSITIONS = ["tests/numerics/decode_positions_test.ts"];
 const SPLIT = ["tests/numerics/decode_split_test.ts"];
 const MERGE = ["tests/numerics/merge_test.ts"];
 const ADDRESSES = ["tests/numerics/decode_addresses_test.ts"];
@@ -177,7 +178,7 @@ const SHADERS: readonly Mutant[] = [
     DECODE,
     "turn_of(max(work.kv_len, 1u) - 1u,",
     "turn_of(max(work.kv_len, 2u) - 2u,",
-    OPTIONS,
+    POSITIONS,
     "/rotary encoding over.*webgpu/",
   ),
   mutant(
@@ -185,7 +186,7 @@ const SHADERS: readonly Mutant[] = [
     "shaders/rope.wgsl",
     "upper * turn.cosine + lower * turn.sine",
     "upper * turn.cosine - lower * turn.sine",
-    OPTIONS,
+    POSITIONS,
     "/rotary encoding over.*webgpu/",
   ),
   mutant(
@@ -193,7 +194,7 @@ const SHADERS: readonly Mutant[] = [
     "shaders/rope.wgsl",
     "position / 256u) * ROPE_QUADS",
     "position / 512u) * ROPE_QUADS",
-    OPTIONS,
+    POSITIONS,
     "/rotary encoding (over|at).*webgpu/",
   ),
   mutant(
@@ -201,7 +202,7 @@ const SHADERS: readonly Mutant[] = [
     "shaders/logits.wgsl",
     "return fma(slope, distance, logit);",
     "return fma(-slope, distance, logit);",
-    OPTIONS,
+    POSITIONS,
     "/ALiBi.*webgpu/",
   ),
   mutant(
@@ -274,7 +275,7 @@ const SHADERS: readonly Mutant[] = [
     "select(value[u], vec4<f32>(0.0), is_empty)",
     "value[u]",
     MERGE,
-    "/(commutes|golden).*webgpu/",
+    "/empty.*webgpu/",
   ),
   mutant(
     "merged sums are not rescaled",
@@ -290,7 +291,23 @@ const SHADERS: readonly Mutant[] = [
     "let first_team = team - team % TEAMS;",
     "let first_team = 0u;",
     MERGE,
-    "/weighted mean.*webgpu/",
+    "/any number.*webgpu/",
+  ),
+  mutant(
+    "kept rows are merged",
+    "shaders/merge.wgsl",
+    "let is_kept = row.y == KEEP_ROW;",
+    "let is_kept = false;",
+    MERGE,
+    "/the mask.*webgpu/",
+  ),
+  mutant(
+    "kept rows come from the row before",
+    "shaders/merge.wgsl",
+    "v_a[(row.x * params.num_heads + head) * QUADS + lane]",
+    "v_a[(max(row.x, 1u) - 1u) * params.num_heads * QUADS + lane]",
+    MERGE,
+    "/the mask.*webgpu/",
   ),
   mutant(
     "the last state is left out",
@@ -401,7 +418,7 @@ const PLANNING: readonly Mutant[] = [
     "src/webgpu/decode_tables.ts",
     "(alibiSlopes?.[head] ?? 0) * unit",
     "(alibiSlopes?.[head] ?? 0)",
-    OPTIONS,
+    POSITIONS,
     "/ALiBi.*webgpu/",
   ),
   mutant(
@@ -417,14 +434,14 @@ const PLANNING: readonly Mutant[] = [
     "Math.ceil(numWork / pairs)",
     "Math.floor(numWork / pairs)",
     MERGE,
-    "/weighted mean.*webgpu/",
+    "/any number.*webgpu/",
   ),
   mutant(
     "the last slopes",
     "src/alibi.ts",
     "-4 * (2 * (head - n) + 1) / n",
     "-4 * (2 * (head - n)) / n",
-    OPTIONS,
+    POSITIONS,
     "/ALiBi.*webgpu/",
   ),
   mutant(
