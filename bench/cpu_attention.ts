@@ -145,6 +145,8 @@ function prepare(
     numQoHeads,
     numKvHeads,
     headDim,
+    headDimV: headDim,
+    mask: null,
     qDtype: "float32",
     kvDtype: dtype,
     outDtype: "float32",

@@ -29,7 +29,10 @@ export interface AttentionProblem {
   readonly numRequests: number;
   readonly numQoHeads: number;
   readonly numKvHeads: number;
+  /** Elements of a row of q and k. */
   readonly headDim: number;
+  /** Elements of a row of v and the output; decode's kernels want it equal to `headDim`. */
+  readonly headDimV: number;
   readonly qDtype: DType;
   readonly kvDtype: DType;
   readonly outDtype: DType;
@@ -53,6 +56,8 @@ export interface AttentionProblem {
    * Its own position is counted from the end, as in `causal`.
    */
   readonly windowLeft: number | null;
+  /** Which keys each query may see, in addition to the window; null is all. Never with `causal`. */
+  readonly mask: AttentionMask | null;
   /**
    * Multiplies q·k, for each query head: the softmax scale with the scales of q and k folded in.
    */
@@ -80,6 +85,17 @@ export interface AttentionProblem {
   readonly sinks: Float32Array<ArrayBuffer> | null;
   /** Multiplies lse, which is in base 2: 1, or ln 2 for natural logarithms. */
   readonly lseScale: number;
+}
+
+/**
+ * A mask of single bits. The row of query i of a request begins at word
+ * `firstWords[request] + i·ceil(kvLen / 32)`; key j is seen where bit j % 32 (0 is the lowest) of
+ * its word j / 32 is set. The bits after a row's last key are 0.
+ */
+export interface AttentionMask {
+  readonly words: Uint32Array<ArrayBuffer>;
+  /** One for each request. */
+  readonly firstWords: Uint32Array<ArrayBuffer>;
 }
 
 /** How fast rotary position encoding turns. */

@@ -182,6 +182,7 @@ function decodeProblem(
     numQoHeads,
     numKvHeads,
     headDim,
+    headDimV: headDim,
     qDtype: q.dtype,
     kvDtype: k.dtype,
     qStrides: rows,
@@ -192,5 +193,6 @@ function decodeProblem(
     requests,
     pageTable: null,
     causal: false, // the one query is the last token: it sees every key
+    mask: null,
   };
 }

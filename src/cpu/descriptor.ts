@@ -54,7 +54,7 @@ export function attentionDescriptor(
     problem.numQoHeads,
     problem.numKvHeads,
     problem.headDim,
-    problem.headDim,
+    problem.headDimV,
     flags,
     ...[handles.tables, tables.heads],
     problem.pageSize,
