@@ -21,12 +21,13 @@ import constants::{
 };
 import package::logits::transform;
 import package::params::{Head, Work, head_at, params, work_at};
-import package::pieces::{Piece, any_mark, decode_piece, mark_word, nan_marks};
+import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
 import package::kv_format::UNIT;
 import package::q_format;
 import package::out_format;
+import package::address::{slot_of, v_row};
 import package::rows::{
-  has_piece, kept, load_keys, load_values, piece_at, piece_index, present,
+  has_piece, kept, load_keys, load_values, piece_at, piece_index, present, v,
 };
 import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 import package::team::{
@@ -122,8 +123,8 @@ fn main(
   @unroll for (var i = 0u; i < HEADS * LANE_QUADS; i++) {
     output[i] = vec4<f32>(0.0);
   }
-  @if(nan_marks) var k_marks = Piece();
-  @if(nan_marks) var v_marks: array<Piece, SLOTS>;
+  @if(nan_marks) var k_mark = 0u;
+  @if(nan_marks) var v_mark = 0u;
 
   // Every team takes the same number of steps, so that teams may meet at barriers.
   let steps = (work.end_key - work.first_key + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
@@ -147,7 +148,7 @@ fn main(
     @if(nan_marks) {
       @unroll for (var r = 0u; r < ROWS; r++) {
         @unroll for (var s = 0u; s < SLOTS; s++) {
-          k_marks |= nan_marks(k_pieces[r * SLOTS + s]);
+          k_mark |= nan_mark(k_pieces[r * SLOTS + s]);
         }
       }
     }
@@ -234,7 +235,7 @@ fn main(
       own[i] = exp2(own[i] - reference[i % REFS]);
       denominator[i % REFS] += own[i];
     }
-    let weights = team_gather(own, place);
+    let weights = team_gather(own, place, local, step);
 
     if (!is_whole) {
       v_pieces = present(v_pieces, first, work.end_key);
@@ -242,7 +243,7 @@ fn main(
     @if(nan_marks) {
       @unroll for (var r = 0u; r < ROWS; r++) {
         @unroll for (var s = 0u; s < SLOTS; s++) {
-          v_marks[s] |= nan_marks(v_pieces[r * SLOTS + s]);
+          v_mark |= nan_mark(v_pieces[r * SLOTS + s]);
         }
       }
     }
@@ -272,13 +273,19 @@ fn main(
     }
   }
   @if(nan_marks) {
-    if (any_mark(k_marks)) {
+    if ((k_mark & 0x80808080u) != 0u) {
       atomicOr(&key_marks, 1u);
     }
-    @unroll for (var s = 0u; s < SLOTS; s++) {
-      if (any_mark(v_marks[s])) {
-        @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
-          atomicOr(&value_marks[piece_index(s, lane) * PIECE_QUADS + i], mark_word(v_marks[s], i));
+    // Which of its columns they are in, a lane that met any finds out now.
+    if ((v_mark & 0x80808080u) != 0u) {
+      for (var position = first_row; position < work.end_key; position += TEAMS) {
+        let row = v_row(slot_of(work, position), kv_head);
+        @unroll for (var s = 0u; s < SLOTS; s++) {
+          let first = piece_index(s, lane);
+          let marks = nan_marks(v[row + first]);
+          @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+            atomicOr(&value_marks[first * PIECE_QUADS + i], mark_word(marks, i));
+          }
         }
       }
     }

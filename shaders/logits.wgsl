@@ -24,7 +24,8 @@ import package::params::params;
   // Taylor, to 2e-8 relative at 0.3.
   let z = x * x;
   let small = x * fma(z, fma(z, fma(z, fma(z, 0.021869488, -0.053968254), 0.13333334), -0.33333334), 1.0);
-  // Not min(), which may lose a NaN.
-  let large = 1.0 - 2.0 / (exp2(select(y, 32.0, y > 32.0) * 2.8853900817779268) + 1.0);
-  return select(select(large, -large, x < 0.0), small, y < 0.3);
+  let large = 1.0 - 2.0 / (exp2(min(y, 32.0) * 2.8853900817779268) + 1.0);
+  let value = select(select(large, -large, x < 0.0), small, y < 0.3);
+  // min() loses a NaN, and a select in its place becomes one in some drivers; its bits last.
+  return select(value, x, bitcast<u32>(y) > 0x7f800000u);
 }

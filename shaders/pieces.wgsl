@@ -38,11 +38,17 @@ import package::kv_format::decode_quad;
   return (piece & Piece(0x7f7f7f7fu)) + Piece(0x01010101u);
 }
 
-@if(nan_marks && piece_1) fn any_mark(marks: Piece) -> bool {
-  return (marks & 0x80808080u) != 0u;
+// The marks of all its words in one.
+@if(nan_marks && piece_1) fn nan_mark(piece: Piece) -> u32 {
+  return nan_marks(piece);
 }
-@if(nan_marks && !piece_1) fn any_mark(marks: Piece) -> bool {
-  return any((marks & Piece(0x80808080u)) != Piece(0u));
+@if(nan_marks && piece_2) fn nan_mark(piece: Piece) -> u32 {
+  let marks = nan_marks(piece);
+  return marks.x | marks.y;
+}
+@if(nan_marks && piece_4) fn nan_mark(piece: Piece) -> u32 {
+  let marks = nan_marks(piece);
+  return marks.x | marks.y | marks.z | marks.w;
 }
 
 // The marks of one quad.

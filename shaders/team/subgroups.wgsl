@@ -5,7 +5,7 @@
 // them over the lanes, it halves them as it goes, so that lane l ends with the OWN sums from
 // (l / COPIES)·OWN on: COPIES lanes hold the same. That takes VALUES shuffles, not VALUES·log2 TEAM.
 
-import constants::{COPIES, HALVINGS, HEADS, OWN, REFS, ROW_STRIDE, STAGES, TEAM, VALUES};
+import constants::{COPIES, HALVINGS, HEADS, OWN, REFS, ROW_STRIDE, STAGES, TEAM, VALUES, WORKGROUP};
 
 // Tint demands the extension, naga does not know it. (WESL wants imports before directives.)
 @if(enable_subgroups) enable subgroups;
@@ -39,11 +39,37 @@ fn owner(place: u32, value: u32) -> u32 {
   return place - place % TEAM + (value / OWN) * COPIES;
 }
 
-// Every lane gets all values of the team.
-fn team_gather(own: array<f32, OWN>, place: u32) -> array<f32, VALUES> {
+// Every lane gets all values of the team: each from its owner, or, where there are many, all through
+// workgroup memory, in two places by turns, so that one barrier a step will do.
+@if(!gather_memory) fn team_gather(
+  own: array<f32, OWN>, place: u32, local: u32, step: u32,
+) -> array<f32, VALUES> {
   var values: array<f32, VALUES>;
   @unroll for (var x = 0u; x < VALUES; x++) {
     values[x] = subgroupShuffle(own[x % OWN], owner(place, x));
+  }
+  return values;
+}
+
+@if(gather_memory) var<workgroup> gathered: array<vec4<f32>, 2 * (WORKGROUP / TEAM) * (VALUES / 4)>;
+@if(gather_memory) fn team_gather(
+  own: array<f32, OWN>, place: u32, local: u32, step: u32,
+) -> array<f32, VALUES> {
+  let first = ((step % 2u) * (WORKGROUP / TEAM) + local / TEAM) * (VALUES / 4u);
+  let lane = local % TEAM;
+  if (lane % COPIES == 0u) {
+    @unroll for (var i = 0u; i < OWN; i++) {
+      let value = (lane / COPIES) * OWN + i;
+      gathered[first + value / 4u][value % 4u] = own[i];
+    }
+  }
+  workgroupBarrier();
+  var values: array<f32, VALUES>;
+  @unroll for (var i = 0u; i < VALUES / 4; i++) {
+    let four = gathered[first + i];
+    @unroll for (var c = 0u; c < 4; c++) {
+      values[4 * i + c] = four[c];
+    }
   }
   return values;
 }

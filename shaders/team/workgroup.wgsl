@@ -32,7 +32,9 @@ fn team_reduce(partial: array<f32, VALUES>, place: u32) -> array<f32, OWN> {
   return sums;
 }
 
-fn team_gather(own: array<f32, OWN>, place: u32) -> array<f32, VALUES> {
+fn team_gather(
+  own: array<f32, OWN>, place: u32, local: u32, step: u32,
+) -> array<f32, VALUES> {
   return own;
 }
 

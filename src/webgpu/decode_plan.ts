@@ -253,6 +253,7 @@ function kernelOf(
     subgroups: rung === "subgroups",
     padded: shape.isPadded,
     early: shape.tuning.early === 1,
+    gather_memory: shape.gathersInMemory,
     paged: problem.pageTable !== null,
     rope: problem.rope !== null,
     alibi: problem.alibiSlopes !== null,
@@ -270,7 +271,9 @@ function kernelOf(
     `kv-${kv.module.replace("formats/", "")}`,
     `out-${outDtype}`,
     `d${problem.headDim}.heads${c.HEADS}x${c.PARTS}.team${c.TEAM}.piece${shape.pieceElements}`,
-    `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.early ? ".early" : ""}`,
+    `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.early ? ".early" : ""}${
+      conditions.gather_memory ? ".memory" : ""
+    }`,
     ...variants,
     ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),
   ].join(".");

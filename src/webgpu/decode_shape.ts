@@ -35,6 +35,8 @@ export interface DecodeShape {
   readonly pieceWords: 1 | 2 | 4;
   /** Whether some lanes of a team have no piece in some slot. */
   readonly isPadded: boolean;
+  /** Whether the subgroups rung hands weights to a team's lanes through workgroup memory. */
+  readonly gathersInMemory: boolean;
   /** Blocks of query heads of one KV head. */
   readonly headBlocks: number;
   /** Keys that a workgroup takes in one step. */
@@ -83,7 +85,11 @@ export function decodeShape(
   const slots = unitSlots * halves;
   const laneElements = slots * pieceElements;
 
-  const heads = clamp(MAX_LANE_VALUES / laneElements, 1, Math.min(tuning.heads, blockHeads));
+  const heads = clamp(
+    MAX_LANE_VALUES / laneElements,
+    1,
+    Math.min(tuning.heads, powerOfTwoFrom(blockHeads)),
+  );
   const mostParts = Math.max(1, Math.floor(limits.maxComputeInvocationsPerWorkgroup / team));
   const parts = Math.min(Math.ceil(blockHeads / heads), mostParts);
   const lanes = team * parts;
@@ -129,6 +135,7 @@ export function decodeShape(
     pieceElements,
     pieceWords: pieceBytes / 4 as 1 | 2 | 4,
     isPadded: unitSlots * team !== unitPieces,
+    gathersInMemory: rung === "subgroups" && tuning.memory === 1 && rows * heads % 4 === 0,
     headBlocks: Math.ceil(group / (heads * parts)),
     stepKeys: teams * rows,
   };

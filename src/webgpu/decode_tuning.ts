@@ -7,7 +7,10 @@
 
 /** What may be tuned, all whole numbers: the bench's sweep tries combinations. */
 export interface DecodeTuning {
-  /** Query heads that a team serves at most; more teams share its rows to serve the rest. */
+  /**
+   * Query heads that a team serves at most; more teams share its rows to serve the rest. Up to the
+   * next power of two of the block's, places may be empty: sums over lanes halve evenly then.
+   */
   readonly heads: number;
   /** Elements of a cache row that a lane holds; a team has as many lanes as that takes. */
   readonly laneElements: number;
@@ -17,6 +20,8 @@ export interface DecodeTuning {
   readonly workgroup: number;
   /** 1: the next rows are loaded before these are used; 0: as soon as they are, in their registers. */
   readonly early: number;
+  /** 1: weights go to a team's lanes through workgroup memory. */
+  readonly memory: number;
   /** Workgroups that keep the device busy; keys are split among so many. */
   readonly workgroups: number;
   /** Keys of a stretch at least, where keys are split. */
@@ -30,6 +35,7 @@ export const DECODE_TUNING_NAMES: readonly (keyof DecodeTuning)[] = [
   "rows",
   "workgroup",
   "early",
+  "memory",
   "workgroups",
   "minKeys",
 ];
@@ -42,27 +48,27 @@ export const MAX_BLOCK_HEADS = 8;
  */
 export const MAX_LANE_VALUES = 64;
 
-/** heads, laneElements, rows, workgroup, early; by the query heads of a block, from 1. */
-type Row = readonly [number, number, number, number, number];
+/** heads, laneElements, rows, workgroup, early, memory (0); by the query heads of a block, from 1. */
+type Row = readonly [number, number, number, number, number, number?];
 const SUBGROUPS_16_BIT: readonly Row[] = [
   [1, 8, 4, 128, 1],
   [2, 8, 4, 128, 1],
   [3, 16, 4, 64, 1],
   [4, 16, 4, 64, 1],
   [5, 8, 4, 64, 1],
-  [6, 8, 4, 64, 0],
-  [7, 8, 4, 64, 1],
+  [6, 8, 4, 64, 1],
+  [7, 8, 4, 64, 1, 1],
   [8, 8, 4, 64, 1],
 ];
 const SUBGROUPS_8_BIT: readonly Row[] = [
   [1, 16, 4, 128, 0],
-  [2, 32, 4, 64, 1],
+  [2, 16, 8, 64, 1],
   [3, 16, 8, 64, 0],
   [4, 16, 4, 64, 1],
   [5, 8, 4, 64, 0],
-  [3, 16, 8, 64, 0],
-  [4, 16, 4, 64, 1],
-  [4, 16, 4, 64, 1],
+  [6, 8, 4, 64, 0],
+  [8, 8, 4, 64, 1, 1],
+  [8, 8, 4, 64, 1, 1],
 ];
 /** Where each workgroup gets few keys, what counts is how soon they are through: thinner lanes. */
 const SHORT_16_BIT: Readonly<Record<number, Row>> = { 4: [4, 8, 4, 64, 1] };
@@ -70,7 +76,9 @@ const SHORT_KEYS = 512;
 /** Teams that meet in workgroup memory share it: fewer lanes, and no halving of values. */
 const PORTABLE: readonly Row[] = [
   [1, 8, 4, 64, 1],
-  ...new Array<Row>(7).fill([4, 16, 4, 64, 0]),
+  [2, 16, 4, 64, 0],
+  [3, 16, 4, 64, 0],
+  ...new Array<Row>(5).fill([4, 16, 4, 64, 0]),
 ];
 
 /** Workgroups that keep an H200 busy: 4 for each of its 132 processors. */
@@ -95,6 +103,15 @@ export function decodeTuning(
   const table = rung === "workgroup" ? PORTABLE : narrow;
   const isShort = table === SUBGROUPS_16_BIT && totalKeys < SHORT_KEYS * WORKGROUPS;
   const row = isShort ? SHORT_16_BIT[blockHeads] : undefined;
-  const [heads, laneElements, rows, workgroup, early] = row ?? table[blockHeads - 1];
-  return { heads, laneElements, rows, workgroup, early, workgroups: WORKGROUPS, minKeys: 64 };
+  const [heads, laneElements, rows, workgroup, early, memory = 0] = row ?? table[blockHeads - 1];
+  return {
+    heads,
+    laneElements,
+    rows,
+    workgroup,
+    early,
+    memory,
+    workgroups: WORKGROUPS,
+    minKeys: 64,
+  };
 }

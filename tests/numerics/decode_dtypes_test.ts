@@ -51,7 +51,11 @@ for (const outDtype of ["float8_e4m3fn", "float8_e5m2"] as const) {
         device,
         makeInputs(spec, { q: new Float32Array(160), k: new Float32Array(160), v: values }),
       );
-      out.forEach((got, i) => assert.equal(got, roundTo(values[i], outDtype), `${values[i]}`));
+      out.forEach((got, i) => {
+        // A GPU may lose a subnormal float32, with its sign.
+        if (Math.abs(values[i]) < 2 ** -126 && got === 0) return;
+        assert.equal(got, roundTo(values[i], outDtype), `${values[i]}`);
+      });
     },
   );
 }
