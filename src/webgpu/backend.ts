@@ -11,10 +11,11 @@ import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from ".
 import { allocateStorage, borrowStorage, copyStorage, type GpuStorage, upload } from "./buffers.ts";
 import { type Capabilities, probeCapabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
-import { runDecode } from "./decode.ts";
+import { isDecode, runDecode } from "./decode.ts";
 import { LossGuard } from "./gpu_errors.ts";
 import { KernelCache } from "./kernels.ts";
 import { runMerge } from "./merge.ts";
+import { runPrefill } from "./prefill.ts";
 import { Profiler } from "./profiler.ts";
 import { Readback } from "./readback.ts";
 import { RopeTables } from "./rope_tables.ts";
@@ -136,7 +137,8 @@ export class WebGpuBackend implements Backend, GpuContext {
 
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
     this.guard.check();
-    await runDecode(this, problem, operands);
+    const run = isDecode(problem) ? runDecode : runPrefill;
+    await run(this, problem, operands);
   }
 
   async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {

@@ -10,7 +10,7 @@ import type { AttentionOperands } from "../backend.ts";
 import { type GpuStorage, scratchBuffer, smallBuffer } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
 import { type DecodePlan, planDecode } from "./decode_plan.ts";
-import { paramWords, tableWords } from "./decode_tables.ts";
+import { longestRequest, paramWords, tableWords } from "./decode_tables.ts";
 import { type Dispatch, submit } from "./dispatch.ts";
 import type { Kernel } from "./kernels.ts";
 import { mergeDispatch } from "./merge.ts";
@@ -19,6 +19,13 @@ import { mergeDispatch } from "./merge.ts";
 export interface DecodeKernels {
   readonly decode: Kernel;
   readonly merge: Kernel | null;
+}
+
+/** Whether the decode kernel can do it: one query a request, the last, and nothing hidden. */
+export function isDecode(problem: AttentionProblem): boolean {
+  const { requests, mask, headDim, headDimV } = problem;
+  return mask === null && headDim === headDimV &&
+    requests.every((word, i) => i % REQUEST_WORDS !== 1 || word === 1);
 }
 
 /** Plans, compiles where needed, and submits a decode problem. */
@@ -66,7 +73,7 @@ export function decodeDispatches(
     .map((storage) => storage as GpuStorage);
   const lse = operands.lse as GpuStorage | null;
   const unused = own(smallBuffer(device, "storage", "unused", new Uint32Array(4)));
-  const turns = rope && ropeTables.get(headDim, rope, longest(problem));
+  const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
   const pages = pageTable ? own(smallBuffer(device, "storage", "page table", pageTable)) : unused;
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
@@ -107,13 +114,4 @@ export function decodeDispatches(
     sinks: problem.sinks,
   }, temporary);
   return [...dispatches, merge];
-}
-
-/** The keys of the longest request. */
-function longest({ requests }: AttentionProblem): number {
-  let keys = 0;
-  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    keys = Math.max(keys, requests[at + 2]);
-  }
-  return keys;
 }

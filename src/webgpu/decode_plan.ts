@@ -15,7 +15,7 @@ import type { DecodeTuning } from "./decode_tuning.ts";
 import { type Region, regionsOf, type Span, type Window, windowOf } from "./decode_windows.ts";
 import { cacheFormat, inputModule, outputModule } from "./formats.ts";
 import { foldGrid } from "./grid.ts";
-import type { KernelRequest } from "./kernels.ts";
+import { type KernelRequest, oneOf } from "./kernels.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
 
 /** All that decode does for one problem. */
@@ -291,11 +291,6 @@ function kernelOf(
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],
   };
-}
-
-/** Conditions `name_1`, `name_2` and `name_4`, of which one holds. */
-function oneOf(name: string, value: number): Record<string, boolean> {
-  return Object.fromEntries([1, 2, 4].map((n) => [`${name}_${n}`, n === value]));
 }
 
 function reasonOf(

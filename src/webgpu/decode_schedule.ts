@@ -85,7 +85,7 @@ function fillingKeys(ranges: readonly KeyRange[], count: number, longest: number
 }
 
 /** When the last of the stretches, which come longest first, is done, in keys. */
-function makespan(stretches: readonly KeyRange[], options: ScheduleOptions): number {
+export function makespan(stretches: readonly KeyRange[], options: ScheduleOptions): number {
   const costs = stretches.map(({ first, end }) => end - first + WORKGROUP_COST);
   const takers = takersOf(options);
   if (stretches.length <= takers) return costs[0] ?? 0;

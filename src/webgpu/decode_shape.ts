@@ -19,7 +19,7 @@ import {
 /** Elements of a quad: what shaders read of q and write of out at once. */
 export const QUAD = 4;
 /** All kernels read rows in multiples of so many elements. */
-const HEAD_DIM_MULTIPLE = 8;
+export const HEAD_DIM_MULTIPLE = 8;
 /** Workgroup memory in which the teams' outputs are merged, some quads a lane at a time. */
 const MERGE_BYTES = 4096;
 /** Workgroup memory of the portable rung's sums. */

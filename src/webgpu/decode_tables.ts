@@ -9,7 +9,8 @@ import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
 
 const LOG2_E = Math.LOG2E;
-const NAN_BITS = 0x7fc00000;
+/** A NaN. */
+export const NAN_BITS = 0x7fc00000;
 /** Words of an entry of `tables`; a stretch takes two entries. */
 const ENTRY_WORDS = 4;
 
@@ -63,8 +64,14 @@ export function tableWords(
     const [qRow, , kvLen, firstPage] = requests.subarray(request * REQUEST_WORDS);
     words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);
   });
-  const floats = new Float32Array(words.buffer);
-  const { logitScales, outScales, alibiSlopes, sinks, logitsSoftCap } = problem;
+  words.set(headWords(problem), heads);
+  return words;
+}
+
+/** An entry for each query head, as shaders/params.wgsl has it. */
+export function headWords(problem: AttentionProblem): Uint32Array<ArrayBuffer> {
+  const { logitScales, outScales, alibiSlopes, sinks, logitsSoftCap, numQoHeads } = problem;
+  const floats = new Float32Array(numQoHeads * ENTRY_WORDS);
   // Logits are in base 2; under a cap they are the tangent's argument.
   const unit = logitsSoftCap === null ? LOG2_E : 1 / logitsSoftCap;
   for (let head = 0; head < numQoHeads; head++) {
@@ -73,7 +80,16 @@ export function tableWords(
       outScales[head],
       (alibiSlopes?.[head] ?? 0) * unit,
       (sinks?.[head] ?? 0) * LOG2_E,
-    ], heads + head * ENTRY_WORDS);
+    ], head * ENTRY_WORDS);
   }
-  return words;
+  return new Uint32Array(floats.buffer);
+}
+
+/** The keys of the longest request. */
+export function longestRequest({ requests }: AttentionProblem): number {
+  let keys = 0;
+  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
+    keys = Math.max(keys, requests[at + 2]);
+  }
+  return keys;
 }

@@ -19,6 +19,11 @@ export interface KernelRequest extends LinkRequest {
   readonly bindings: readonly BindingKind[];
 }
 
+/** Conditions `name_1`, `name_2` and `name_4`, of which one holds. */
+export function oneOf(name: string, value: number): Record<string, boolean> {
+  return Object.fromEntries([1, 2, 4].map((n) => [`${name}_${n}`, n === value]));
+}
+
 /** A compiled kernel. */
 export interface Kernel {
   readonly name: string;

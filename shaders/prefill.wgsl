@@ -1,0 +1,290 @@
+// Prefill attention: many query tokens a request against its keys, for any group size.
+//
+// Grid: one workgroup for each (tile of packed rows with a stretch of keys, KV head), in one dimension
+//   folded over x and y. Packed rows (FlashInfer #301): row p of a KV head is head p % group of query
+//   p / group, so that a tile of k or v is loaded once for the whole group.
+// Bindings: 0 params; 1 tables (works, heads, mask); 2 q; 3 k; 4 v (prefill/stage.wgsl); 5 out; 6 lse;
+//   7 page table (address.wgsl); 8 turns (rope.wgsl).
+//
+// A workgroup is ROW_LANES x KEY_LANES lanes. For TILE_ROWS = ROW_LANES · LANE_ROWS rows it goes through
+// the keys, TILE_KEYS = KEY_LANES · LANE_KEYS at a time:
+//   S = q·kᵀ       a lane has LANE_ROWS x LANE_KEYS of it, summed over chunks of dims
+//   P = 2^(scale·S - m),  d = sum P     (logits.wgsl, masks; m as in decode.wgsl: it grows when it must)
+//   O += P·v       a lane has LANE_ROWS x 4 · VALUE_QUADS of it; P goes through workgroup memory
+//   out = O / d,   lse = m + log2 d
+// What a lane multiplies comes from workgroup memory in vectors of 4, at constant distances from two
+// dynamic indices; sums have constant indices (naga, bench/NOTES.md).
+
+import constants::{
+  CHUNK_QUADS, CHUNKS, KEY_LANES, LANE_KEYS, LANE_ROWS, ROW_LANES, STAGE_QUADS, TILE_KEYS, TILE_ROWS,
+  V_QUADS, VALUE_QUADS, WORKGROUP,
+};
+import package::logits::transform;
+import package::params::{Head, Work, head_at, mask_at, params, work_at};
+import package::kv_format::UNIT;
+import package::out_format;
+import package::prefill::stage::{
+  key_of, k_tile, load_keys, load_queries, load_values, odd_stage, q_tile, store_keys, store_queries,
+  store_values, v_tile,
+};
+import package::rows::{any_lane, rows_max, rows_sum};
+
+// Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
+@if(enable_subgroups) diagnostic(off, subgroup_uniformity);
+
+@group(0) @binding(5) var<storage, read_write> out: array<out_format::Quad>;
+@group(0) @binding(6) var<storage, read_write> lse: array<u32>;
+
+const LOWEST = -3.4028234663852886e38;
+const FIRST_REFERENCE = -1.7e38;
+const GROWTH = 8.0;
+const MINUS_INFINITY_BITS = 0xff800000u;
+
+// Weights of a block of 4 · KEY_LANES keys: the lane's row, its row lane, four keys. One more, so that
+// the rows of a subgroup lie in other banks.
+var<workgroup> p_tile: array<array<array<vec4<f32>, KEY_LANES + 1>, ROW_LANES>, LANE_ROWS>;
+
+fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+  return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
+}
+
+// A packed row's query, position and head; rows past the end repeat the last.
+struct Row {
+  query: u32,
+  position: i32, // among the keys: the last query stands at the last key
+  qo_head: u32,
+}
+
+fn row_at(work: Work, kv_head: u32, row: u32) -> Row {
+  let packed = min(row, work.qo_len * params.group - 1u);
+  let query = packed / params.group;
+  let position = i32(work.kv_len) - i32(work.qo_len) + i32(query);
+  return Row(query, position, kv_head * params.group + packed % params.group);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let index = workgroup.y * grid.x + workgroup.x;
+  if (index >= params.num_work) {
+    return;
+  }
+  let kv_head = params.first_kv_head + index % params.num_kv_heads;
+  let work = work_at(index / params.num_kv_heads);
+  let key_lane = local % KEY_LANES;
+  let row_lane = local / KEY_LANES;
+  let first_own = work.first_row + row_lane; // the lane's rows are ROW_LANES apart
+
+  // The row of q that this lane loads, and what the tile's rows see.
+  let loaded = row_at(work, kv_head, work.first_row + local % TILE_ROWS);
+  let q_row = (work.q_row + loaded.query) * params.q_token + loaded.qo_head * params.q_head;
+  let q_position = u32(max(loaded.position, 0));
+  let least_position = row_at(work, kv_head, work.first_row).position;
+  let most_position = row_at(work, kv_head, work.first_row + TILE_ROWS - 1u).position;
+
+  var scales: array<f32, LANE_ROWS>;
+  var reference: array<f32, LANE_ROWS>;
+  var denominator: array<f32, LANE_ROWS>;
+  var output: array<vec4<f32>, LANE_ROWS * VALUE_QUADS>;
+  @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+    scales[i] = head_at(row_at(work, kv_head, first_own + i * ROW_LANES).qo_head).logit_scale;
+    reference[i] = FIRST_REFERENCE;
+    denominator[i] = 0.0;
+    @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+      output[i * VALUE_QUADS + h] = vec4<f32>(0.0);
+    }
+  }
+
+  let has_keys = work.end_key > work.first_key;
+  let tiles = select(0u, (work.end_key - work.first_key + TILE_KEYS - 1u) / TILE_KEYS, has_keys);
+  var number = 0u; // of stages of v
+  var k_pieces = load_keys(work, kv_head, work.first_key, 0u, local);
+  var q_quads = load_queries(q_row, 0u, local);
+  for (var tile = 0u; tile < tiles; tile++) {
+    let first = work.first_key + tile * TILE_KEYS;
+    var v_pieces = load_values(work, kv_head, first, local);
+
+    var scores = array<f32, LANE_ROWS * LANE_KEYS>(); // a plain declaration is zeroed once
+    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+      workgroupBarrier();
+      store_keys(k_pieces, work, first, chunk, local);
+      store_queries(q_quads, chunk, local, q_position);
+      workgroupBarrier();
+      // The last chunk loads the next tile's first, or its own again.
+      let is_last = chunk + 1u == CHUNKS;
+      let next = select(first, min(first + TILE_KEYS, work.end_key - 1u), is_last);
+      k_pieces = load_keys(work, kv_head, next, select(chunk + 1u, 0u, is_last), local);
+      q_quads = load_queries(q_row, select(chunk + 1u, 0u, is_last), local);
+      for (var c = 0u; c < CHUNK_QUADS; c++) {
+        var queries: array<vec4<f32>, LANE_ROWS>;
+        @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+          queries[i] = q_tile[c][i][row_lane];
+        }
+        @unroll for (var j = 0u; j < LANE_KEYS; j++) {
+          let key = k_tile[c][j][key_lane];
+          @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+            scores[i * LANE_KEYS + j] = add_products(scores[i * LANE_KEYS + j], queries[i], key);
+          }
+        }
+      }
+    }
+
+    @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+      @unroll for (var j = 0u; j < LANE_KEYS; j++) {
+        scores[i * LANE_KEYS + j] *= scales[i];
+      }
+    }
+    @if(alibi || soft_cap) {
+      @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+        let row = row_at(work, kv_head, first_own + i * ROW_LANES);
+        let slope = head_at(row.qo_head).slope;
+        @unroll for (var j = 0u; j < LANE_KEYS; j++) {
+          let distance = f32(i32(first + key_of(j, key_lane)) - row.position);
+          scores[i * LANE_KEYS + j] = transform(scores[i * LANE_KEYS + j], slope, distance);
+        }
+      }
+    }
+    // Whether some row does not see some key of the tile.
+    let last_key = i32(first + TILE_KEYS) - 1;
+    var is_partial = first + TILE_KEYS > work.end_key ||
+      (params.causal != 0u && last_key > least_position) ||
+      i32(first) < most_position - params.window_left;
+    @if(masked) is_partial = true;
+    if (is_partial) {
+      @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+        let row = row_at(work, kv_head, first_own + i * ROW_LANES);
+        let least = row.position - params.window_left;
+        let most = select(i32(work.end_key) - 1, min(i32(work.end_key) - 1, row.position), params.causal != 0u);
+        @unroll for (var j = 0u; j < LANE_KEYS; j += 4u) {
+          @if(masked) let seen = mask_at(work, row.query, first + key_of(j, key_lane)) >>
+            ((first + key_of(j, key_lane)) % 32u);
+          @unroll for (var n = 0u; n < 4; n++) {
+            let key = i32(first + key_of(j + n, key_lane));
+            @if(masked) let is_seen = key >= least && key <= most && ((seen >> n) & 1u) != 0u;
+            @else let is_seen = key >= least && key <= most;
+            scores[i * LANE_KEYS + j + n] = select(LOWEST, scores[i * LANE_KEYS + j + n], is_seen);
+          }
+        }
+      }
+    }
+
+    var largest: array<f32, LANE_ROWS>;
+    var is_beyond = false;
+    @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+      largest[i] = scores[i * LANE_KEYS];
+      @unroll for (var j = 1u; j < LANE_KEYS; j++) {
+        largest[i] = max(largest[i], scores[i * LANE_KEYS + j]);
+      }
+      is_beyond = is_beyond || largest[i] > reference[i] + GROWTH;
+    }
+    if (any_lane(is_beyond)) {
+      largest = rows_max(largest, local);
+      @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+        let grown = max(reference[i], largest[i]);
+        let rescale = exp2(reference[i] - grown);
+        reference[i] = grown;
+        denominator[i] *= rescale;
+        @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+          output[i * VALUE_QUADS + h] *= rescale;
+        }
+      }
+    }
+    @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+      @unroll for (var j = 0u; j < LANE_KEYS; j++) {
+        scores[i * LANE_KEYS + j] = exp2(scores[i * LANE_KEYS + j] - reference[i]);
+        denominator[i] += scores[i * LANE_KEYS + j];
+      }
+    }
+
+    @unroll for (var block = 0u; block < LANE_KEYS; block += 4u) {
+      for (var stage = 0u; stage < KEY_LANES / STAGE_QUADS; stage++) {
+        let stage_first = first + block * KEY_LANES + stage * (4u * STAGE_QUADS);
+        workgroupBarrier();
+        if (stage == 0u) {
+          @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+            p_tile[i][row_lane][key_lane] = vec4<f32>(
+              scores[i * LANE_KEYS + block], scores[i * LANE_KEYS + block + 1],
+              scores[i * LANE_KEYS + block + 2], scores[i * LANE_KEYS + block + 3],
+            );
+          }
+        }
+        number += 1u;
+        store_values(v_pieces, local, number, is_partial);
+        workgroupBarrier();
+        v_pieces = load_values(work, kv_head, stage_first + 4u * STAGE_QUADS, local);
+        if (stage_first < work.end_key) {
+          if (atomicLoad(&odd_stage) == number) {
+            // Weights of 0 do not silence numbers that are not finite.
+            for (var c = 0u; c < 4u * STAGE_QUADS; c++) {
+              @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+                let weight = p_tile[i][row_lane][stage * STAGE_QUADS + c / 4u][c % 4u];
+                @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                  let value = v_tile[c / 4u][(c % 4u) * VALUE_QUADS + h][key_lane];
+                  output[i * VALUE_QUADS + h] = select(
+                    fma(vec4<f32>(weight), value, output[i * VALUE_QUADS + h]),
+                    output[i * VALUE_QUADS + h], weight == 0.0,
+                  );
+                }
+              }
+            }
+          } else {
+            for (var c = 0u; c < STAGE_QUADS; c++) {
+              var weights: array<vec4<f32>, LANE_ROWS>;
+              @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+                weights[i] = p_tile[i][row_lane][stage * STAGE_QUADS + c];
+              }
+              @unroll for (var n = 0u; n < 4; n++) {
+                @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                  let value = v_tile[c][n * VALUE_QUADS + h][key_lane];
+                  @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+                    output[i * VALUE_QUADS + h] =
+                      fma(vec4<f32>(weights[i][n]), value, output[i * VALUE_QUADS + h]);
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  denominator = rows_sum(denominator, local);
+  @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+    let packed = first_own + i * ROW_LANES;
+    if (packed < work.qo_len * params.group) {
+      let row = row_at(work, kv_head, packed);
+      let head = head_at(row.qo_head);
+      var level = reference[i];
+      var sum = denominator[i];
+      // A row that sees no key has the first reference.
+      let is_empty = !has_keys || (reference[i] == FIRST_REFERENCE && sum == 0.0);
+      var has_sum = !is_empty;
+      var lowered = 1.0;
+      @if(sinks) {
+        level = select(max(reference[i], head.sink), head.sink, is_empty);
+        lowered = exp2(reference[i] - level);
+        sum = select(sum * lowered, 0.0, is_empty) + exp2(head.sink - level);
+        has_sum = true;
+      }
+      let out_row = work.out_row + row.query * work.out_step;
+      if (key_lane == 0u && params.write_lse != 0u) {
+        let bits = bitcast<u32>((level + log2(sum)) * params.lse_scale);
+        lse[out_row * params.num_qo_heads + row.qo_head] = select(MINUS_INFINITY_BITS, bits, has_sum);
+      }
+      let scale = select(lowered * (head.out_scale * UNIT / sum), 0.0, is_empty);
+      @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+        let quad = h * KEY_LANES + key_lane;
+        if (quad < V_QUADS) {
+          // NaN in v times 0 is for the rows that see it only.
+          let value = select(output[i * VALUE_QUADS + h] * scale, vec4<f32>(0.0), is_empty);
+          out[out_row * params.out_token + row.qo_head * params.out_head + quad] =
+            out_format::encode_quad(value);
+        }
+      }
+    }
+  }
+}

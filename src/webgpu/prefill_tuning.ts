@@ -1,0 +1,61 @@
+/**
+ * The tuned constants of the prefill kernel. They come from sweeps on an H200 (bench/NOTES.md); another
+ * GPU may want others.
+ *
+ * @module
+ */
+
+/** What may be tuned, all whole numbers: the bench's sweep tries combinations. */
+export interface PrefillTuning {
+  /** Lanes along a tile's rows, and along its keys (and along the dims of v). Powers of two. */
+  readonly rowLanes: number;
+  readonly keyLanes: number;
+  /** Rows and keys of a lane: its part of q·k. Powers of two; keys from 4 up. */
+  readonly laneRows: number;
+  readonly laneKeys: number;
+  /** Quads of every row of q and k that are staged at once, at most; a power of two. */
+  readonly chunkQuads: number;
+  /** Quads of rows of v that are staged at once, at most; a power of two. */
+  readonly stageQuads: number;
+  /** Workgroups that keep the device busy; keys are split among so many. */
+  readonly workgroups: number;
+}
+
+/** Numbers of the output that a lane sums up at most: with those of q·k they are in registers. */
+export const MAX_LANE_OUTPUT = 64;
+
+/** What constants are chosen by. */
+export interface PrefillNeeds {
+  /** Bytes of workgroup memory. */
+  readonly memory: number;
+  /** Packed rows of the longest request. */
+  readonly rows: number;
+  readonly headDimV: number;
+}
+
+const SMALL_MEMORY = 32_768;
+
+/** The constants for a problem. */
+export function prefillTuning({ memory, rows, headDimV }: PrefillNeeds): PrefillTuning {
+  if (memory < SMALL_MEMORY) {
+    const keyLanes = headDimV > 128 ? 16 : 8;
+    return {
+      rowLanes: 8,
+      keyLanes,
+      laneRows: rows <= 8 ? 1 : rows <= 16 ? 2 : 4,
+      laneKeys: 4,
+      chunkQuads: 4,
+      stageQuads: 2,
+      workgroups: 264,
+    };
+  }
+  return {
+    rowLanes: 8,
+    keyLanes: 16,
+    laneRows: rows <= 8 ? 1 : rows <= 16 ? 2 : rows <= 32 ? 4 : 8,
+    laneKeys: 8,
+    chunkQuads: 4,
+    stageQuads: 4,
+    workgroups: 264,
+  };
+}
