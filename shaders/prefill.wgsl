@@ -12,20 +12,21 @@
 //   P = 2^(scale·S - m),  d = sum P     (logits.wgsl, masks; m as in decode.wgsl: it grows when it must)
 //   O += P·v       a lane has LANE_ROWS x 4 · VALUE_QUADS of it; P goes through workgroup memory
 //   out = O / d,   lse = m + log2 d
-// What a lane multiplies comes from workgroup memory in vectors of 4, at constant distances from two
-// dynamic indices; sums have constant indices (naga, bench/NOTES.md).
+// Both products are sums of outer products: for each dim (or key) a lane reads its rows and its keys (or
+// dims) as vectors of 4. They lie at constant distances from few dynamic indices, since naga clamps each
+// of those, and sums have constant indices (bench/NOTES.md).
 
 import constants::{
-  CHUNK_QUADS, CHUNKS, KEY_LANES, LANE_KEYS, LANE_ROWS, ROW_LANES, STAGE_QUADS, TILE_KEYS, TILE_ROWS,
-  V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS,
+  STAGE_QUADS, TILE_KEYS, TILE_ROWS, UNROLL, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
 import package::params::{Head, Work, head_at, mask_at, params, work_at};
 import package::kv_format::UNIT;
 import package::out_format;
 import package::prefill::stage::{
-  key_of, k_tile, load_keys, load_queries, load_values, odd_stage, q_tile, store_keys, store_queries,
-  store_values, v_tile,
+  key_of, key_rows, k_tile, load_keys, load_queries, load_values, odd_stage, q_tile, q_tile_row, row_of,
+  store_keys, store_queries, store_values, v_tile,
 };
 import package::rows::{any_lane, rows_max, rows_sum};
 
@@ -40,13 +41,13 @@ const FIRST_REFERENCE = -1.7e38;
 const GROWTH = 8.0;
 const MINUS_INFINITY_BITS = 0xff800000u;
 
-// Weights of a block of 4 · KEY_LANES keys: the lane's row, its row lane, four keys. One more, so that
-// the rows of a subgroup lie in other banks.
-var<workgroup> p_tile: array<array<array<vec4<f32>, KEY_LANES + 1>, ROW_LANES>, LANE_ROWS>;
-
-fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-  return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
+// Weights of a block of 4 · KEY_LANES keys: a quad of keys, each with its rows, by the lane's vector and
+// the lane. The filling moves neighbours to other banks.
+struct WeightGroup {
+  keys: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, 4>,
+  filling: vec4<f32>,
 }
+var<workgroup> p_tile: array<WeightGroup, KEY_LANES>;
 
 // A packed row's query, position and head; rows past the end repeat the last.
 struct Row {
@@ -76,12 +77,15 @@ fn main(
   let work = work_at(index / params.num_kv_heads);
   let key_lane = local % KEY_LANES;
   let row_lane = local / KEY_LANES;
-  let first_own = work.first_row + row_lane; // the lane's rows are ROW_LANES apart
 
-  // The row of q that this lane loads, and what the tile's rows see.
-  let loaded = row_at(work, kv_head, work.first_row + local % TILE_ROWS);
-  let q_row = (work.q_row + loaded.query) * params.q_token + loaded.qo_head * params.q_head;
-  let q_position = u32(max(loaded.position, 0));
+  // The rows of q that this lane loads, and what the tile's rows see.
+  var q_rows: array<u32, Q_LOADS>;
+  var q_positions: array<u32, Q_LOADS>;
+  @unroll for (var n = 0u; n < Q_LOADS; n++) {
+    let row = row_at(work, kv_head, work.first_row + q_tile_row(n, local));
+    q_rows[n] = (work.q_row + row.query) * params.q_token + row.qo_head * params.q_head;
+    q_positions[n] = u32(max(row.position, 0));
+  }
   let least_position = row_at(work, kv_head, work.first_row).position;
   let most_position = row_at(work, kv_head, work.first_row + TILE_ROWS - 1u).position;
 
@@ -90,7 +94,7 @@ fn main(
   var denominator: array<f32, LANE_ROWS>;
   var output: array<vec4<f32>, LANE_ROWS * VALUE_QUADS>;
   @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-    scales[i] = head_at(row_at(work, kv_head, first_own + i * ROW_LANES).qo_head).logit_scale;
+    scales[i] = head_at(row_at(work, kv_head, work.first_row + row_of(i, row_lane)).qo_head).logit_scale;
     reference[i] = FIRST_REFERENCE;
     denominator[i] = 0.0;
     @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
@@ -101,49 +105,62 @@ fn main(
   let has_keys = work.end_key > work.first_key;
   let tiles = select(0u, (work.end_key - work.first_key + TILE_KEYS - 1u) / TILE_KEYS, has_keys);
   var number = 0u; // of stages of v
-  var k_pieces = load_keys(work, kv_head, work.first_key, 0u, local);
-  var q_quads = load_queries(q_row, 0u, local);
+  var k_rows = key_rows(work, kv_head, work.first_key, local);
+  var k_pieces = load_keys(k_rows, 0u, local);
+  var q_quads = load_queries(q_rows, 0u, local);
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
     var v_pieces = load_values(work, kv_head, first, local);
 
-    var scores = array<f32, LANE_ROWS * LANE_KEYS>(); // a plain declaration is zeroed once
+    var scores = array<vec4<f32>, LANE_ROWS * KEY_QUADS>(); // a plain declaration is zeroed once
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
       workgroupBarrier();
       store_keys(k_pieces, work, first, chunk, local);
-      store_queries(q_quads, chunk, local, q_position);
+      store_queries(q_quads, q_positions, chunk, local);
       workgroupBarrier();
-      // The last chunk loads the next tile's first, or its own again.
-      let is_last = chunk + 1u == CHUNKS;
-      let next = select(first, min(first + TILE_KEYS, work.end_key - 1u), is_last);
-      k_pieces = load_keys(work, kv_head, next, select(chunk + 1u, 0u, is_last), local);
-      q_quads = load_queries(q_row, select(chunk + 1u, 0u, is_last), local);
-      for (var c = 0u; c < CHUNK_QUADS; c++) {
-        var queries: array<vec4<f32>, LANE_ROWS>;
-        @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-          queries[i] = q_tile[c][i][row_lane];
-        }
-        @unroll for (var j = 0u; j < LANE_KEYS; j++) {
-          let key = k_tile[c][j][key_lane];
-          @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-            scores[i * LANE_KEYS + j] = add_products(scores[i * LANE_KEYS + j], queries[i], key);
+      // The last chunk loads the next tile's first, or the last tile's again.
+      var next_chunk = chunk + 1u;
+      if (next_chunk == CHUNKS) {
+        next_chunk = 0u;
+        k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
+      }
+      k_pieces = load_keys(k_rows, next_chunk, local);
+      q_quads = load_queries(q_rows, next_chunk, local);
+      for (var base = 0u; base < CHUNK_QUADS; base += UNROLL) {
+        @unroll for (var u = 0u; u < UNROLL; u++) {
+          @unroll for (var e = 0u; e < 4; e++) {
+            var keys: array<vec4<f32>, KEY_QUADS>;
+            @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+              keys[j] = k_tile[base + u].dims[e][j][key_lane];
+            }
+            @unroll for (var i = 0u; i < ROW_QUADS; i++) {
+              let queries = q_tile[base + u].dims[e][i][row_lane];
+              @unroll for (var n = 0u; n < 4; n++) {
+                @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+                  scores[(4 * i + n) * KEY_QUADS + j] =
+                    fma(vec4<f32>(queries[n]), keys[j], scores[(4 * i + n) * KEY_QUADS + j]);
+                }
+              }
+            }
           }
         }
       }
     }
 
     @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-      @unroll for (var j = 0u; j < LANE_KEYS; j++) {
-        scores[i * LANE_KEYS + j] *= scales[i];
+      @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+        scores[i * KEY_QUADS + j] *= scales[i];
       }
     }
     @if(alibi || soft_cap) {
       @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-        let row = row_at(work, kv_head, first_own + i * ROW_LANES);
+        let row = row_at(work, kv_head, work.first_row + row_of(i, row_lane));
         let slope = head_at(row.qo_head).slope;
-        @unroll for (var j = 0u; j < LANE_KEYS; j++) {
-          let distance = f32(i32(first + key_of(j, key_lane)) - row.position);
-          scores[i * LANE_KEYS + j] = transform(scores[i * LANE_KEYS + j], slope, distance);
+        @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+          @unroll for (var n = 0u; n < 4; n++) {
+            let distance = f32(i32(first + key_of(4 * j + n, key_lane)) - row.position);
+            scores[i * KEY_QUADS + j][n] = transform(scores[i * KEY_QUADS + j][n], slope, distance);
+          }
         }
       }
     }
@@ -155,17 +172,17 @@ fn main(
     @if(masked) is_partial = true;
     if (is_partial) {
       @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-        let row = row_at(work, kv_head, first_own + i * ROW_LANES);
+        let row = row_at(work, kv_head, work.first_row + row_of(i, row_lane));
         let least = row.position - params.window_left;
         let most = select(i32(work.end_key) - 1, min(i32(work.end_key) - 1, row.position), params.causal != 0u);
-        @unroll for (var j = 0u; j < LANE_KEYS; j += 4u) {
-          @if(masked) let seen = mask_at(work, row.query, first + key_of(j, key_lane)) >>
-            ((first + key_of(j, key_lane)) % 32u);
+        @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+          let first_key = first + key_of(4 * j, key_lane);
+          @if(masked) let seen = mask_at(work, row.query, first_key) >> (first_key % 32u);
           @unroll for (var n = 0u; n < 4; n++) {
-            let key = i32(first + key_of(j + n, key_lane));
+            let key = i32(first_key + n);
             @if(masked) let is_seen = key >= least && key <= most && ((seen >> n) & 1u) != 0u;
             @else let is_seen = key >= least && key <= most;
-            scores[i * LANE_KEYS + j + n] = select(LOWEST, scores[i * LANE_KEYS + j + n], is_seen);
+            scores[i * KEY_QUADS + j][n] = select(LOWEST, scores[i * KEY_QUADS + j][n], is_seen);
           }
         }
       }
@@ -174,10 +191,11 @@ fn main(
     var largest: array<f32, LANE_ROWS>;
     var is_beyond = false;
     @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-      largest[i] = scores[i * LANE_KEYS];
-      @unroll for (var j = 1u; j < LANE_KEYS; j++) {
-        largest[i] = max(largest[i], scores[i * LANE_KEYS + j]);
+      var most = scores[i * KEY_QUADS];
+      @unroll for (var j = 1u; j < KEY_QUADS; j++) {
+        most = max(most, scores[i * KEY_QUADS + j]);
       }
+      largest[i] = max(max(most.x, most.y), max(most.z, most.w));
       is_beyond = is_beyond || largest[i] > reference[i] + GROWTH;
     }
     if (any_lane(is_beyond)) {
@@ -193,22 +211,25 @@ fn main(
       }
     }
     @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-      @unroll for (var j = 0u; j < LANE_KEYS; j++) {
-        scores[i * LANE_KEYS + j] = exp2(scores[i * LANE_KEYS + j] - reference[i]);
-        denominator[i] += scores[i * LANE_KEYS + j];
+      @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+        let weights = exp2(scores[i * KEY_QUADS + j] - reference[i]);
+        scores[i * KEY_QUADS + j] = weights;
+        denominator[i] += (weights.x + weights.y) + (weights.z + weights.w);
       }
     }
 
-    @unroll for (var block = 0u; block < LANE_KEYS; block += 4u) {
+    @unroll for (var block = 0u; block < KEY_QUADS; block++) {
       for (var stage = 0u; stage < KEY_LANES / STAGE_QUADS; stage++) {
-        let stage_first = first + block * KEY_LANES + stage * (4u * STAGE_QUADS);
+        let stage_first = first + (block * KEY_LANES + stage * STAGE_QUADS) * 4u;
         workgroupBarrier();
         if (stage == 0u) {
-          @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-            p_tile[i][row_lane][key_lane] = vec4<f32>(
-              scores[i * LANE_KEYS + block], scores[i * LANE_KEYS + block + 1],
-              scores[i * LANE_KEYS + block + 2], scores[i * LANE_KEYS + block + 3],
-            );
+          @unroll for (var n = 0u; n < 4; n++) {
+            @unroll for (var i = 0u; i < ROW_QUADS; i++) {
+              p_tile[key_lane].keys[n][i][row_lane] = vec4<f32>(
+                scores[4 * i * KEY_QUADS + block][n], scores[(4 * i + 1) * KEY_QUADS + block][n],
+                scores[(4 * i + 2) * KEY_QUADS + block][n], scores[(4 * i + 3) * KEY_QUADS + block][n],
+              );
+            }
           }
         }
         number += 1u;
@@ -218,30 +239,36 @@ fn main(
         if (stage_first < work.end_key) {
           if (atomicLoad(&odd_stage) == number) {
             // Weights of 0 do not silence numbers that are not finite.
-            for (var c = 0u; c < 4u * STAGE_QUADS; c++) {
-              @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-                let weight = p_tile[i][row_lane][stage * STAGE_QUADS + c / 4u][c % 4u];
-                @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                  let value = v_tile[c / 4u][(c % 4u) * VALUE_QUADS + h][key_lane];
-                  output[i * VALUE_QUADS + h] = select(
-                    fma(vec4<f32>(weight), value, output[i * VALUE_QUADS + h]),
-                    output[i * VALUE_QUADS + h], weight == 0.0,
-                  );
+            for (var c = 0u; c < STAGE_QUADS; c++) {
+              @unroll for (var n = 0u; n < 4; n++) {
+                @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+                  let weight = p_tile[stage * STAGE_QUADS + c].keys[n][i / 4][row_lane][i % 4];
+                  @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                    let value = v_tile[c][n * VALUE_QUADS + h][key_lane];
+                    output[i * VALUE_QUADS + h] = select(
+                      fma(vec4<f32>(weight), value, output[i * VALUE_QUADS + h]),
+                      output[i * VALUE_QUADS + h], weight == 0.0,
+                    );
+                  }
                 }
               }
             }
           } else {
-            for (var c = 0u; c < STAGE_QUADS; c++) {
-              var weights: array<vec4<f32>, LANE_ROWS>;
-              @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-                weights[i] = p_tile[i][row_lane][stage * STAGE_QUADS + c];
-              }
-              @unroll for (var n = 0u; n < 4; n++) {
-                @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                  let value = v_tile[c][n * VALUE_QUADS + h][key_lane];
-                  @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-                    output[i * VALUE_QUADS + h] =
-                      fma(vec4<f32>(weights[i][n]), value, output[i * VALUE_QUADS + h]);
+            for (var base = 0u; base < STAGE_QUADS; base += UNROLL) {
+              @unroll for (var u = 0u; u < UNROLL; u++) {
+                @unroll for (var n = 0u; n < 4; n++) {
+                  var values: array<vec4<f32>, VALUE_QUADS>;
+                  @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                    values[h] = v_tile[base + u][n * VALUE_QUADS + h][key_lane];
+                  }
+                  @unroll for (var i = 0u; i < ROW_QUADS; i++) {
+                    let weights = p_tile[stage * STAGE_QUADS + base + u].keys[n][i][row_lane];
+                    @unroll for (var m = 0u; m < 4; m++) {
+                      @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                        output[(4 * i + m) * VALUE_QUADS + h] =
+                          fma(vec4<f32>(weights[m]), values[h], output[(4 * i + m) * VALUE_QUADS + h]);
+                      }
+                    }
                   }
                 }
               }
@@ -254,7 +281,7 @@ fn main(
 
   denominator = rows_sum(denominator, local);
   @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-    let packed = first_own + i * ROW_LANES;
+    let packed = work.first_row + row_of(i, row_lane);
     if (packed < work.qo_len * params.group) {
       let row = row_at(work, kv_head, packed);
       let head = head_at(row.qo_head);

@@ -1,13 +1,14 @@
 // How tiles of q, k and v reach workgroup memory, as float32: loaded to registers first, a stage ahead
 // of their use, and decoded once for all rows.
 //
-// A stage of q and k is CHUNK_QUADS quads of every row of the tile; one of v is 4 · STAGE_QUADS whole
-// rows. With rotary encoding, the first half of a chunk's quads are of the row's lower half, the other
-// are those they turn with.
+// A stage of q and k is CHUNK_QUADS quads of every row of the tile, turned over: what a lane multiplies
+// at once, four rows or four keys, is a vector. A stage of v is 4 · STAGE_QUADS whole rows. With rotary
+// encoding, the first half of a chunk's quads are of the row's lower half, the others those they turn
+// with.
 
 import constants::{
-  CHUNK_QUADS, HALF_QUADS, KEY_LANES, LANE_KEYS, LANE_ROWS, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES,
-  STAGE_QUADS, TILE_KEYS, TILE_ROWS, K_LOADS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES,
+  ROW_QUADS, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::address::{k_row, slot_of, v_row};
 import package::kv_format;
@@ -20,138 +21,166 @@ import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
 @group(0) @binding(4) var<storage, read> v: array<Piece>;
 
-// Quad of the chunk, then the lane's row or key (or key and quad), then the lane: neighbours lie side
-// by side, and what a lane reads at once lies at constant distances.
-var<workgroup> q_tile: array<array<array<vec4<f32>, ROW_LANES>, LANE_ROWS>, CHUNK_QUADS>;
-var<workgroup> k_tile: array<array<array<vec4<f32>, KEY_LANES>, LANE_KEYS>, CHUNK_QUADS>;
+// A quad of dims: each dim's rows (or keys), by the lane's vector and the lane. The lanes that store
+// side by side come from neighbouring quads, which the filling moves to other banks.
+struct RowGroup {
+  dims: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, 4>,
+  filling: array<vec4<f32>, 2>,
+}
+struct KeyGroup {
+  dims: array<array<array<vec4<f32>, KEY_LANES>, KEY_QUADS>, 4>,
+  filling: array<vec4<f32>, 2>,
+}
+
+var<workgroup> q_tile: array<RowGroup, CHUNK_QUADS>;
+var<workgroup> k_tile: array<KeyGroup, CHUNK_QUADS>;
 var<workgroup> v_tile: array<array<array<vec4<f32>, KEY_LANES>, 4 * VALUE_QUADS>, STAGE_QUADS>;
 // The last stage of v with a number that is not finite, counted from 1.
 var<workgroup> odd_stage: atomic<u32>;
 
-// The key of a lane's place in a tile: four keys side by side, then KEY_LANES · 4 further.
+// The row (or key) of a lane's place in a tile: four side by side, then 4 · lanes further.
+fn row_of(place: u32, row_lane: u32) -> u32 {
+  return (place / 4u) * (4u * ROW_LANES) + 4u * row_lane + place % 4u;
+}
 fn key_of(place: u32, key_lane: u32) -> u32 {
   return (place / 4u) * (4u * KEY_LANES) + 4u * key_lane + place % 4u;
 }
 
-// The row's quad at a chunk's quad, and whether the row has it.
+// The row's quad at a chunk's quad. Where chunks are not whole, the row may not have it.
 @if(!rope) fn quad_at(chunk: u32, quad: u32) -> u32 {
   return chunk * CHUNK_QUADS + quad;
 }
-@if(!rope) fn has_quad(chunk: u32, quad: u32) -> bool {
+@if(rope) fn quad_at(chunk: u32, quad: u32) -> u32 {
+  let half = CHUNK_QUADS / 2u;
+  return (quad / half) * HALF_QUADS + chunk * half + quad % half;
+}
+@if(!ragged) fn has_quad(chunk: u32, quad: u32) -> bool {
+  return true;
+}
+@if(ragged && !rope) fn has_quad(chunk: u32, quad: u32) -> bool {
   return chunk * CHUNK_QUADS + quad < QK_QUADS;
 }
-@if(rope) fn quad_at(chunk: u32, quad: u32) -> u32 {
-  return (quad / (CHUNK_QUADS / 2u)) * HALF_QUADS + chunk * (CHUNK_QUADS / 2u) + quad % (CHUNK_QUADS / 2u);
-}
-@if(rope) fn has_quad(chunk: u32, quad: u32) -> bool {
+@if(ragged && rope) fn has_quad(chunk: u32, quad: u32) -> bool {
   return chunk * (CHUNK_QUADS / 2u) + quad % (CHUNK_QUADS / 2u) < HALF_QUADS;
 }
 
-// A lane loads, in turn n, one quad (or, with rotary encoding, every other turn the one it turns with)
-// of always the same row of q, whose first quad is `row`.
-fn q_place(n: u32, local: u32) -> u32 {
-  @if(rope) return (local + (n / 2u) * WORKGROUP) / TILE_ROWS + (n % 2u) * (CHUNK_QUADS / 2u);
-  @else return (local + n * WORKGROUP) / TILE_ROWS;
+// Lanes side by side load what lies side by side in a row. In its turn n a lane loads one quad of q, or
+// with rotary encoding a pair: the second lies half a chunk further.
+@if(rope) const Q_SPAN = CHUNK_QUADS / 2;
+@else const Q_SPAN = CHUNK_QUADS;
+@if(rope) const PAIR = 2;
+@else const PAIR = 1;
+
+fn q_place(local: u32) -> u32 {
+  return local % Q_SPAN;
 }
-fn has_q_place(n: u32, local: u32) -> bool {
-  @if(rope) return (local + (n / 2u) * WORKGROUP) / TILE_ROWS < CHUNK_QUADS / 2u;
-  @else return (local + n * WORKGROUP) / TILE_ROWS < CHUNK_QUADS;
+fn q_tile_row(n: u32, local: u32) -> u32 {
+  return local / Q_SPAN + n * (WORKGROUP / Q_SPAN);
 }
 
-fn load_queries(row: u32, chunk: u32, local: u32) -> array<q_format::Quad, Q_LOADS> {
-  var quads: array<q_format::Quad, Q_LOADS>;
+fn load_queries(rows: array<u32, Q_LOADS>, chunk: u32, local: u32) -> array<q_format::Quad, Q_LOADS * PAIR> {
+  var quads: array<q_format::Quad, Q_LOADS * PAIR>;
   @unroll for (var n = 0u; n < Q_LOADS; n++) {
-    let place = q_place(n, local);
-    if (has_q_place(n, local) && has_quad(chunk, place)) {
-      quads[n] = q[row + quad_at(chunk, place)];
+    if (has_quad(chunk, q_place(local))) {
+      quads[n * PAIR] = q[rows[n] + quad_at(chunk, q_place(local))];
+      @if(rope) {
+        quads[n * PAIR + 1u] = q[rows[n] + quad_at(chunk, q_place(local) + Q_SPAN)];
+      }
     }
   }
   return quads;
 }
 
-fn store_queries(quads: array<q_format::Quad, Q_LOADS>, chunk: u32, local: u32, position: u32) {
-  let row = local % TILE_ROWS;
-  @if(!rope) {
-    @unroll for (var n = 0u; n < Q_LOADS; n++) {
-      if (has_q_place(n, local)) {
-        q_tile[q_place(n, local)][row / ROW_LANES][row % ROW_LANES] =
-          q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT);
-      }
-    }
+fn store_query(row: u32, quad: u32, values: vec4<f32>) {
+  @unroll for (var e = 0u; e < 4; e++) {
+    q_tile[quad].dims[e][row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
   }
-  @if(rope) {
-    @unroll for (var n = 0u; n < Q_LOADS; n += 2u) {
-      if (has_q_place(n, local)) {
-        let place = q_place(n, local);
-        let turn = turn_of(position, min(quad_at(chunk, place), HALF_QUADS - 1u));
-        let lower = q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT);
-        let upper = q_format::decode_quad(quads[n + 1]) * (q_format::UNIT * kv_format::UNIT);
-        q_tile[place][row / ROW_LANES][row % ROW_LANES] = turned_lower(lower, upper, turn);
-        q_tile[place + CHUNK_QUADS / 2u][row / ROW_LANES][row % ROW_LANES] =
-          turned_upper(lower, upper, turn);
+}
+
+fn store_queries(
+  quads: array<q_format::Quad, Q_LOADS * PAIR>, positions: array<u32, Q_LOADS>, chunk: u32, local: u32,
+) {
+  @unroll for (var n = 0u; n < Q_LOADS; n++) {
+    let row = q_tile_row(n, local);
+    if (row < TILE_ROWS) {
+      let place = q_place(local);
+      @if(!rope) {
+        store_query(row, place, q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT));
+      }
+      @if(rope) {
+        let turn = turn_of(positions[n], min(quad_at(chunk, place), HALF_QUADS - 1u));
+        let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * kv_format::UNIT);
+        let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * kv_format::UNIT);
+        store_query(row, place, turned_lower(lower, upper, turn));
+        store_query(row, place + Q_SPAN, turned_upper(lower, upper, turn));
       }
     }
   }
 }
 
-// The place among a tile's keys, and the chunk's quad, of a lane's turn n.
-fn k_slot(n: u32, local: u32) -> u32 {
-  @if(rope) return (local + (n / 2u) * WORKGROUP) % TILE_KEYS;
-  @else return (local + n * WORKGROUP) % TILE_KEYS;
+// Pieces of k in the same way.
+@if(rope) const K_SPAN = CHUNK_QUADS / 2 / PIECE_QUADS;
+@else const K_SPAN = CHUNK_QUADS / PIECE_QUADS;
+
+fn k_place(local: u32) -> u32 {
+  return (local % K_SPAN) * PIECE_QUADS;
 }
-fn k_place(n: u32, local: u32) -> u32 {
-  @if(rope) return ((local + (n / 2u) * WORKGROUP) / TILE_KEYS) * PIECE_QUADS + (n % 2u) * (CHUNK_QUADS / 2u);
-  @else return ((local + n * WORKGROUP) / TILE_KEYS) * PIECE_QUADS;
-}
-fn has_k_place(n: u32, local: u32) -> bool {
-  @if(rope) return ((local + (n / 2u) * WORKGROUP) / TILE_KEYS) * PIECE_QUADS < CHUNK_QUADS / 2u;
-  @else return ((local + n * WORKGROUP) / TILE_KEYS) * PIECE_QUADS < CHUNK_QUADS;
+fn k_tile_key(n: u32, local: u32) -> u32 {
+  return local / K_SPAN + n * (WORKGROUP / K_SPAN);
 }
 
-// What lies beyond the end is not looked at; the last key's row stands there.
-fn load_keys(
-  work: Work, kv_head: u32, first: u32, chunk: u32, local: u32,
-) -> array<Piece, K_LOADS> {
-  var pieces: array<Piece, K_LOADS>;
+// The rows of k that a lane loads for the tile at `first`. What lies beyond the end is not looked at;
+// the last key's row stands there.
+fn key_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, K_LOADS> {
+  var rows: array<u32, K_LOADS>;
   @unroll for (var n = 0u; n < K_LOADS; n++) {
-    let slot = k_slot(n, local);
-    let place = k_place(n, local);
-    if (has_k_place(n, local) && has_quad(chunk, place)) {
-      let key = min(first + key_of(slot / KEY_LANES, slot % KEY_LANES), work.end_key - 1u);
-      pieces[n] = k[k_row(slot_of(work, key), kv_head) + quad_at(chunk, place) / PIECE_QUADS];
+    let key = min(first + min(k_tile_key(n, local), TILE_KEYS - 1u), work.end_key - 1u);
+    rows[n] = k_row(slot_of(work, key), kv_head);
+  }
+  return rows;
+}
+
+fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<Piece, K_LOADS * PAIR> {
+  var pieces: array<Piece, K_LOADS * PAIR>;
+  @unroll for (var n = 0u; n < K_LOADS; n++) {
+    if (has_quad(chunk, k_place(local))) {
+      pieces[n * PAIR] = k[rows[n] + quad_at(chunk, k_place(local)) / PIECE_QUADS];
+      @if(rope) {
+        let upper = quad_at(chunk, k_place(local) + CHUNK_QUADS / 2u);
+        pieces[n * PAIR + 1u] = k[rows[n] + upper / PIECE_QUADS];
+      }
     }
   }
   return pieces;
 }
 
+fn store_key(key: u32, quad: u32, values: vec4<f32>) {
+  @unroll for (var e = 0u; e < 4; e++) {
+    k_tile[quad].dims[e][key / (4u * KEY_LANES)][(key / 4u) % KEY_LANES][key % 4u] = values[e];
+  }
+}
+
 fn store_keys(
-  pieces: array<Piece, K_LOADS>, work: Work, first: u32, chunk: u32, local: u32,
+  pieces: array<Piece, K_LOADS * PAIR>, work: Work, first: u32, chunk: u32, local: u32,
 ) {
-  @if(!rope) {
-    @unroll for (var n = 0u; n < K_LOADS; n++) {
-      if (has_k_place(n, local)) {
-        let slot = k_slot(n, local);
+  @unroll for (var n = 0u; n < K_LOADS; n++) {
+    let key = k_tile_key(n, local);
+    if (key < TILE_KEYS) {
+      let place = k_place(local);
+      @if(!rope) {
         let quads = exact_quads(pieces[n]);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-          k_tile[k_place(n, local) + u][slot / KEY_LANES][slot % KEY_LANES] = quads[u];
+          store_key(key, place + u, quads[u]);
         }
       }
-    }
-  }
-  @if(rope) {
-    @unroll for (var n = 0u; n < K_LOADS; n += 2u) {
-      if (has_k_place(n, local)) {
-        let slot = k_slot(n, local);
-        let place = k_place(n, local);
-        let position = min(first + key_of(slot / KEY_LANES, slot % KEY_LANES), work.end_key - 1u);
-        let lower = exact_quads(pieces[n]);
-        let upper = exact_quads(pieces[n + 1]);
+      @if(rope) {
+        let position = min(first + key, work.end_key - 1u);
+        let lower = exact_quads(pieces[2 * n]);
+        let upper = exact_quads(pieces[2 * n + 1]);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
           let turn = turn_of(position, min(quad_at(chunk, place + u), HALF_QUADS - 1u));
-          k_tile[place + u][slot / KEY_LANES][slot % KEY_LANES] =
-            turned_lower(lower[u], upper[u], turn);
-          k_tile[place + u + CHUNK_QUADS / 2u][slot / KEY_LANES][slot % KEY_LANES] =
-            turned_upper(lower[u], upper[u], turn);
+          store_key(key, place + u, turned_lower(lower[u], upper[u], turn));
+          store_key(key, place + u + CHUNK_QUADS / 2u, turned_upper(lower[u], upper[u], turn));
         }
       }
     }
@@ -159,11 +188,13 @@ fn store_keys(
 }
 
 // A lane's turn n: which key of the stage, and which quad of its row.
+const V_SPAN = KEY_LANES * VALUE_QUADS / PIECE_QUADS;
+
 fn v_key(n: u32, local: u32) -> u32 {
-  return (local + n * WORKGROUP) / (KEY_LANES * VALUE_QUADS / PIECE_QUADS);
+  return (local + n * WORKGROUP) / V_SPAN;
 }
 fn v_quad(n: u32, local: u32) -> u32 {
-  return ((local + n * WORKGROUP) % (KEY_LANES * VALUE_QUADS / PIECE_QUADS)) * PIECE_QUADS;
+  return ((local + n * WORKGROUP) % V_SPAN) * PIECE_QUADS;
 }
 
 fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<Piece, V_LOADS> {
@@ -172,7 +203,7 @@ fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<Piece,
     let key = first + v_key(n, local);
     let quad = v_quad(n, local);
     // A weight of 0 does not silence what lies beyond the end.
-    if (v_key(n, local) < 4u * STAGE_QUADS && quad < V_QUADS && key < work.end_key) {
+    if (quad < V_QUADS && key < work.end_key) {
       pieces[n] = v[v_row(slot_of(work, key), kv_head) + quad / PIECE_QUADS];
     }
   }
@@ -189,8 +220,13 @@ fn store_values(pieces: array<Piece, V_LOADS>, local: u32, number: u32, looks: b
       @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
         v_tile[key / 4u][(key % 4u) * VALUE_QUADS + (quad + u) / KEY_LANES][(quad + u) % KEY_LANES] =
           quads[u];
-        if (looks && any((bitcast<vec4<u32>>(quads[u]) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u))) {
-          atomicMax(&odd_stage, number);
+      }
+      if (looks) {
+        @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
+          let exponents = bitcast<vec4<u32>>(quads[u]) & vec4<u32>(0x7f800000u);
+          if (any(exponents == vec4<u32>(0x7f800000u))) {
+            atomicMax(&odd_stage, number);
+          }
         }
       }
     }

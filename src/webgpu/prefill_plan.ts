@@ -195,6 +195,7 @@ function kernelOf(
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const conditions = {
     subgroups: rung === "subgroups",
+    ragged: shape.isRagged,
     masked: problem.mask !== null,
     paged: problem.pageTable !== null,
     rope: problem.rope !== null,
@@ -215,7 +216,7 @@ function kernelOf(
     `out-${outDtype}`,
     `d${headDim}${headDimV === headDim ? "" : `x${headDimV}`}`,
     `rows${c.ROW_LANES}x${c.LANE_ROWS}.keys${c.KEY_LANES}x${c.LANE_KEYS}`,
-    `chunk${c.CHUNK_QUADS}.stage${c.STAGE_QUADS}.piece${shape.pieceElements}`,
+    `chunk${c.CHUNK_QUADS}.stage${c.STAGE_QUADS}.by${c.UNROLL}.piece${shape.pieceElements}`,
     ...variants,
     ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),
   ].join(".");

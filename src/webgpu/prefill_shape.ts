@@ -11,6 +11,9 @@ import type { Capabilities } from "./capabilities.ts";
 import { HEAD_DIM_MULTIPLE, QUAD } from "./decode_shape.ts";
 import { MAX_LANE_OUTPUT, type PrefillTuning, prefillTuning } from "./prefill_tuning.ts";
 
+/** Vectors that move a quad of dims to other banks. */
+const FILLING = 2;
+
 /** The layout of the kernel, as the constants of shaders/prefill.wgsl. */
 export interface PrefillShape {
   /** How lanes that share rows meet. */
@@ -20,6 +23,8 @@ export interface PrefillShape {
   /** Elements of a piece, in which the strides of k and v are counted. */
   readonly pieceElements: number;
   readonly pieceWords: 1 | 2 | 4;
+  /** Whether rows of q and k do not fill their chunks. */
+  readonly isRagged: boolean;
   readonly tileRows: number;
   readonly tileKeys: number;
   /** Bytes of workgroup memory. */
@@ -50,7 +55,10 @@ export function prefillShape(
   const { rowLanes, keyLanes, laneKeys } = tuning;
   const rung = subgroups && subgroups.min >= keyLanes ? "subgroups" : "workgroup";
   const valueQuads = Math.ceil(headDimV / QUAD / keyLanes);
-  const laneRows = powerOfTwoUpTo(Math.min(tuning.laneRows, MAX_LANE_OUTPUT / (QUAD * valueQuads)));
+  const laneRows = Math.max(
+    QUAD,
+    powerOfTwoUpTo(Math.min(tuning.laneRows, MAX_LANE_OUTPUT / (QUAD * valueQuads))),
+  );
   const workgroup = rowLanes * keyLanes;
   const halves = rope ? 2 : 1;
 
@@ -58,8 +66,8 @@ export function prefillShape(
   let chunkQuads = Math.max(halves, Math.min(tuning.chunkQuads, powerOfTwoFrom(headDim / QUAD)));
   let stageQuads = Math.min(tuning.stageQuads, keyLanes);
   const bytes = () =>
-    16 * (chunkQuads * (rowLanes * laneRows + keyLanes * laneKeys) +
-        stageQuads * QUAD * valueQuads * keyLanes + laneRows * rowLanes * (keyLanes + 1)) +
+    16 * (chunkQuads * (rowLanes * laneRows + keyLanes * laneKeys + 2 * FILLING) +
+        stageQuads * QUAD * valueQuads * keyLanes + keyLanes * (laneRows * rowLanes + 1)) +
     16 + (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
   while (bytes() > memory && (stageQuads > 1 || chunkQuads > halves)) {
     if (stageQuads > 1 && stageQuads * valueQuads * QUAD >= chunkQuads * laneKeys) stageQuads /= 2;
@@ -94,25 +102,29 @@ export function prefillShape(
       KEY_LANES: keyLanes,
       LANE_ROWS: laneRows,
       LANE_KEYS: laneKeys,
+      ROW_QUADS: laneRows / QUAD,
+      KEY_QUADS: laneKeys / QUAD,
       TILE_ROWS: tileRows,
       TILE_KEYS: tileKeys,
       SHARING_STEPS: Math.log2(keyLanes),
       CHUNK_QUADS: chunkQuads,
       CHUNKS: Math.ceil(headDim / QUAD / chunkQuads),
       STAGE_QUADS: stageQuads,
+      UNROLL: Math.min(tuning.unroll, chunkQuads, stageQuads),
       QK_QUADS: headDim / QUAD,
       HALF_QUADS: headDim / QUAD / 2,
       ROPE_QUADS: headDim / QUAD / 2,
       V_QUADS: headDimV / QUAD,
       VALUE_QUADS: valueQuads,
       PIECE_QUADS: pieceQuads,
-      Q_LOADS: halves * loads(tileRows * chunkQuads / halves),
-      K_LOADS: halves * loads(tileKeys * chunkQuads / halves / pieceQuads),
+      Q_LOADS: loads(tileRows * chunkQuads / halves),
+      K_LOADS: loads(tileKeys * chunkQuads / halves / pieceQuads),
       V_LOADS: loads(QUAD * stageQuads * keyLanes * valueQuads / pieceQuads),
       PAGE_SIZE: problem.pageSize,
     },
     pieceElements,
     pieceWords: pieceElements * elementBytes / 4 as 1 | 2 | 4,
+    isRagged: headDim / QUAD % chunkQuads !== 0,
     tileRows,
     tileKeys,
     memory: bytes(),

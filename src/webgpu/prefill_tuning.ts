@@ -17,6 +17,8 @@ export interface PrefillTuning {
   readonly chunkQuads: number;
   /** Quads of rows of v that are staged at once, at most; a power of two. */
   readonly stageQuads: number;
+  /** Quads that are multiplied without a loop, at most: a power of two. */
+  readonly unroll: number;
   /** Workgroups that keep the device busy; keys are split among so many. */
   readonly workgroups: number;
 }
@@ -37,25 +39,16 @@ const SMALL_MEMORY = 32_768;
 
 /** The constants for a problem. */
 export function prefillTuning({ memory, rows, headDimV }: PrefillNeeds): PrefillTuning {
-  if (memory < SMALL_MEMORY) {
-    const keyLanes = headDimV > 128 ? 16 : 8;
-    return {
-      rowLanes: 8,
-      keyLanes,
-      laneRows: rows <= 8 ? 1 : rows <= 16 ? 2 : 4,
-      laneKeys: 4,
-      chunkQuads: 4,
-      stageQuads: 2,
-      workgroups: 264,
-    };
-  }
+  const isSmall = memory < SMALL_MEMORY;
+  const keyLanes = headDimV > 256 ? 32 : isSmall && headDimV <= 128 ? 8 : 16;
   return {
-    rowLanes: 8,
-    keyLanes: 16,
-    laneRows: rows <= 8 ? 1 : rows <= 16 ? 2 : rows <= 32 ? 4 : 8,
-    laneKeys: 8,
+    rowLanes: rows <= 8 ? 2 : rows <= 16 || keyLanes === 32 ? 4 : 8,
+    keyLanes,
+    laneRows: rows <= 32 || isSmall ? 4 : 8,
+    laneKeys: isSmall ? 4 : 8,
     chunkQuads: 4,
     stageQuads: 4,
+    unroll: isSmall ? 1 : 2,
     workgroups: 264,
   };
 }
