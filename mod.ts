@@ -1,8 +1,8 @@
 /**
  * FlashInfer-class attention for WebGPU, with a WASM backend where there is no GPU.
  *
- * Decode over float32, float16, bfloat16 and FP8 KV caches, contiguous and padded, for any GQA group
- * size. Names, layouts and semantics are FlashInfer's.
+ * Prefill and decode over float32, float16, bfloat16 and FP8 KV caches, contiguous, padded and ragged,
+ * for any GQA group size. Names, layouts and semantics are FlashInfer's.
  *
  * @example
  * ```ts
@@ -24,11 +24,8 @@
  * @module
  */
 
-export {
-  type AttentionWithLse,
-  batchDecodeWithPaddedKvCache,
-  singleDecodeWithKvCache,
-} from "./src/decode.ts";
+export type { AttentionWithLse } from "./src/attend.ts";
+export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
 export type { Device } from "./src/device.ts";
 export type { DType, Fp8DType } from "./src/dtype.ts";
 export {
@@ -51,12 +48,22 @@ export { mergeState, mergeStateInPlace, mergeStates } from "./src/merge.ts";
 export type { MergeInPlaceOptions } from "./src/merge_problem.ts";
 export { openDevice, type OpenDeviceOptions, type Progress } from "./src/open_device.ts";
 export type {
+  AttentionOptions,
   DecodeOptions,
   HeadValues,
   KvLayout,
   LseBase,
+  MaskOptions,
   PaddedDecodeOptions,
+  PaddedPrefillOptions,
+  PlannedOptions,
   PosEncodingMode,
+  PrefillOptions,
+  RaggedPrefillPlan,
+  RunOptions,
+  WrapperOptions,
 } from "./src/options.ts";
+export { batchPrefillWithPaddedKvCache, singlePrefillWithKvCache } from "./src/prefill.ts";
+export { BatchPrefillWithRaggedKvCache } from "./src/ragged_prefill.ts";
 export type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "./src/report.ts";
 export type { Tensor } from "./src/tensor.ts";

@@ -4,21 +4,10 @@
  * @module
  */
 
+import { attend, type AttentionWithLse } from "./attend.ts";
 import { paddedDecode, singleDecode } from "./decode_problem.ts";
-import { copyOptions, readOptions, tensorsOf, withZeros } from "./option_tensors.ts";
 import type { DecodeOptions, PaddedDecodeOptions } from "./options.ts";
-import { asDeviceTensor, commonDevice, type Tensor, useTensors } from "./tensor.ts";
-
-/** An attention output with the log-sum-exp of its logits. */
-export interface AttentionWithLse {
-  /** The output, in q's shape. */
-  readonly out: Tensor;
-  /**
-   * Float32, q's shape without the head dim: the logarithm (base 2, or natural with
-   * `lseBase: "ln"`) of the sum of exp of the logits.
-   */
-  readonly lse: Tensor;
-}
+import type { Tensor } from "./tensor.ts";
 
 /**
  * Decode attention of one request: one query token over a contiguous KV cache
@@ -74,7 +63,7 @@ export function singleDecodeWithKvCache(
   v: Tensor,
   options: DecodeOptions = {},
 ): Promise<Tensor | AttentionWithLse> {
-  return decode(q, k, v, options, singleDecode);
+  return attend(q, k, v, options, singleDecode);
 }
 
 /**
@@ -137,55 +126,5 @@ export function batchDecodeWithPaddedKvCache(
   v: Tensor,
   options: PaddedDecodeOptions = {},
 ): Promise<Tensor | AttentionWithLse> {
-  return decode(q, k, v, options, paddedDecode);
-}
-
-/** Checks, allocates the results and hands over to the backend; a failure leaves no tensor behind. */
-async function decode(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: PaddedDecodeOptions,
-  check: typeof paddedDecode,
-): Promise<Tensor | AttentionWithLse> {
-  const inputs = [
-    ["q", asDeviceTensor("q", q)],
-    ["k", asDeviceTensor("k", k)],
-    ["v", asDeviceTensor("v", v)],
-  ] as const;
-  const specs = [inputs[0][1], inputs[1][1], inputs[2][1]] as const;
-  const tensors = tensorsOf(options);
-  const device = commonDevice([...inputs, ...tensors]);
-  // All but the values of tensors is settled before the caller can change anything.
-  const given = tensors.length === 0 ? options : copyOptions(options);
-  const planned = check(...specs, withZeros(given, tensors));
-  return await useTensors(
-    [...inputs, ...tensors],
-    async ([qStorage, kStorage, vStorage, ...rest]) => {
-      const call = rest.length === 0
-        ? planned
-        : check(...specs, await readOptions(device, given, tensors, rest));
-      const out = device.empty(call.outShape, call.problem.outDtype);
-      const lse = call.returnLse ? device.empty(call.lseShape, "float32") : null;
-      const results = lse ? [["out", out], ["lse", lse]] as const : [["out", out]] as const;
-      try {
-        await useTensors(
-          results,
-          ([outStorage, lseStorage = null]) =>
-            device.engine.attend(call.problem, {
-              q: qStorage,
-              k: kStorage,
-              v: vStorage,
-              out: outStorage,
-              lse: lseStorage,
-            }),
-        );
-        return lse ? { out, lse } : out;
-      } catch (error) {
-        out.destroy();
-        lse?.destroy();
-        throw error;
-      }
-    },
-  );
+  return attend(q, k, v, options, paddedDecode);
 }

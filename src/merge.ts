@@ -6,7 +6,7 @@
 
 import type { MergeProblem } from "./attention_problem.ts";
 import type { Storage } from "./backend.ts";
-import type { AttentionWithLse } from "./decode.ts";
+import type { AttentionWithLse } from "./attend.ts";
 import { OptionError } from "./errors.ts";
 import { type MergeInPlaceOptions, mergeMany, mergePair } from "./merge_problem.ts";
 import {

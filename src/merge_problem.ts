@@ -5,7 +5,7 @@
  */
 
 import { KEEP_ROW, type MergeProblem } from "./attention_problem.ts";
-import type { TensorSpec } from "./decode_problem.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
 import { DTypeError, OptionError, ShapeError } from "./errors.ts";
 import { checkList, checkNames } from "./option_checks.ts";
 import { show } from "./shape.ts";

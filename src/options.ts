@@ -14,8 +14,8 @@ import type { Tensor } from "./tensor.ts";
 export type KvLayout = "NHD" | "HND";
 
 /**
- * Which position encoding attention applies to q and k, with the query of a decode call at the last
- * key's position: none; rotary (NeoX halves, as Llama's); or ALiBi, which adds
+ * Which position encoding attention applies to q and k, with the last query at the last key's
+ * position (query i of n over L keys stands at L - n + i): none; rotary (NeoX halves, as Llama's); or ALiBi, which adds
  * `slope[head] · (key's position - query's position)` to the scaled logits, with the slopes of
  * FlashInfer's `get_alibi_slopes`.
  */
@@ -30,8 +30,8 @@ export type LseBase = "log2" | "ln";
  */
 export type HeadValues = number | ArrayLike<number> | Tensor;
 
-/** Options of every decode call; names and defaults are FlashInfer's. */
-export interface DecodeOptions {
+/** Options of every attention call; names and defaults are FlashInfer's. */
+export interface AttentionOptions {
   /** Layout of k and v. Default `"NHD"`. */
   kvLayout?: KvLayout;
   /** Position encoding inside attention. Default `"NONE"`: q and k come as they are to be used. */
@@ -70,6 +70,9 @@ export interface DecodeOptions {
   lseBase?: LseBase;
 }
 
+/** Options of {@linkcode singleDecodeWithKvCache}. */
+export type DecodeOptions = AttentionOptions;
+
 /** Options of {@linkcode batchDecodeWithPaddedKvCache}. */
 export interface PaddedDecodeOptions extends DecodeOptions {
   /**
@@ -78,4 +81,102 @@ export interface PaddedDecodeOptions extends DecodeOptions {
    * request.
    */
   seqLens?: ArrayLike<number>;
+}
+
+/**
+ * Which keys each query may see, beside what `windowLeft` leaves: at most one of the two masks,
+ * which replaces `causal`.
+ */
+export interface MaskOptions {
+  /**
+   * Whether a query sees only the keys up to its own position: query i of n over L keys sees keys 0
+   * to L - n + i (aligned at the bottom right). Where L < n, the first queries see none, and give 0
+   * with an lse of -Infinity, or their sink. Default false. A mask replaces it.
+   */
+  causal?: boolean;
+  /**
+   * True or 1 where a query sees a key, false or 0 where it does not, row after row of queries:
+   * `[N, L]`; `[B, N, L]` for padded calls, of which `qoLens` and `seqLens` leave the beginnings;
+   * for ragged calls all requests' masks one after another. Default: none.
+   */
+  customMask?: ArrayLike<boolean | number>;
+  /**
+   * The same in bits, as FlashInfer's `segment_packbits(..., bitorder="little")` packs them: bit
+   * i % 8 of byte i / 8, where bit 0 is the lowest, and each request's mask begins with a byte of its
+   * own. Default: none.
+   */
+  packedCustomMask?: Uint8Array;
+}
+
+/** Options of {@linkcode singlePrefillWithKvCache}. */
+export interface PrefillOptions extends AttentionOptions, MaskOptions {}
+
+/** Options of {@linkcode batchPrefillWithPaddedKvCache}. */
+export interface PaddedPrefillOptions extends PrefillOptions {
+  /**
+   * Queries in use of each request: B integers from 0 to N. The rows of the output behind them are 0,
+   * and those of lse -Infinity. Default: all N queries of every request.
+   */
+  qoLens?: ArrayLike<number>;
+  /**
+   * Keys in use of each request: B integers from 0 to L. What lies behind them has no influence.
+   * Default: all L keys of every request.
+   */
+  seqLens?: ArrayLike<number>;
+}
+
+/** Options of the constructors of planned attention. */
+export interface WrapperOptions {
+  /** Layout of k and v. Default `"NHD"`. */
+  kvLayout?: KvLayout;
+}
+
+/** What is computed, as a planned call takes it: of {@linkcode AttentionOptions}, without tensors. */
+export interface PlannedOptions
+  extends
+    Omit<AttentionOptions, "kvLayout" | "returnLse" | "qScale" | "kScale" | "vScale" | "sinks"> {
+  /** As {@linkcode AttentionOptions.qScale}, in numbers. */
+  qScale?: number | ArrayLike<number>;
+  /** As {@linkcode AttentionOptions.kScale}, in numbers. */
+  kScale?: number | ArrayLike<number>;
+  /** As {@linkcode AttentionOptions.vScale}, in numbers. */
+  vScale?: number | ArrayLike<number>;
+  /** As {@linkcode AttentionOptions.sinks}, in numbers. */
+  sinks?: ArrayLike<number>;
+}
+
+/** What {@linkcode BatchPrefillWithRaggedKvCache.plan} takes. */
+export interface RaggedPrefillPlan extends PlannedOptions, MaskOptions {
+  /**
+   * Where each request's queries begin among the rows of q, and where the last one's end: B + 1
+   * integers, from 0, never falling.
+   */
+  qoIndptr: ArrayLike<number>;
+  /** The same for each request's keys among the tokens of k and v. */
+  kvIndptr: ArrayLike<number>;
+  /** Query heads: a multiple of `numKvHeads`. */
+  numQoHeads: number;
+  /** Heads of k and v. */
+  numKvHeads: number;
+  /** The head dim of q and k. */
+  headDim: number;
+  /** The head dim of v and the output. Default `headDim`. */
+  headDimV?: number;
+  /** The dtype that q will have. */
+  qDtype: DType;
+  /** The dtype that k and v will have. */
+  kvDtype: DType;
+}
+
+/** Options of {@linkcode BatchPrefillWithRaggedKvCache.run}. */
+export interface RunOptions {
+  /** Whether to give the log-sum-exp of each query and head too. Default false. */
+  returnLse?: boolean;
+  /**
+   * Where to put the output, of its shape and dtype; none of the inputs, nor in their buffers.
+   * Default: a new tensor.
+   */
+  out?: Tensor;
+  /** Where to put lse, with `returnLse: true`; as `out`. Default: a new tensor. */
+  lse?: Tensor;
 }

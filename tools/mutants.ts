@@ -446,7 +446,7 @@ const PLANNING: readonly Mutant[] = [
   ),
   mutant(
     "v's scale by the query head",
-    "src/decode_options.ts",
+    "src/attention_options.ts",
     "(_, head) => v[Math.floor(head / group)]",
     "(_, head) => v[head % numKvHeads]",
     OPTIONS,

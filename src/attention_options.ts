@@ -1,5 +1,6 @@
 /**
- * The options of decode: checked, with their defaults, as the backends take them. Pure.
+ * The options that all attention calls share: checked, with their defaults, as the backends take
+ * them. Pure.
  *
  * @module
  */
@@ -18,11 +19,10 @@ import {
   checkPositive,
   checkWord,
 } from "./option_checks.ts";
-import type { KvLayout, PaddedDecodeOptions } from "./options.ts";
-import { show } from "./shape.ts";
+import type { AttentionOptions, KvLayout } from "./options.ts";
 
-const DECODE_OPTIONS = [
-  "kvLayout",
+/** Options that say what is computed: those of plans are these. */
+const COMPUTED_OPTIONS = [
   "posEncodingMode",
   "ropeScale",
   "ropeTheta",
@@ -34,19 +34,30 @@ const DECODE_OPTIONS = [
   "logitsSoftCap",
   "sinks",
   "outDtype",
-  "returnLse",
   "lseBase",
 ] as const;
+const CALL_OPTIONS = ["kvLayout", ...COMPUTED_OPTIONS, "returnLse"] as const;
+const PREFILL_OPTIONS = ["causal", "customMask", "packedCustomMask"] as const;
 
 /** What an options object may hold for `singleDecodeWithKvCache`. */
-export const SINGLE_DECODE_OPTIONS: readonly string[] = DECODE_OPTIONS;
+export const SINGLE_DECODE_OPTIONS: readonly string[] = CALL_OPTIONS;
 /** What an options object may hold for `batchDecodeWithPaddedKvCache`. */
-export const PADDED_DECODE_OPTIONS: readonly string[] = [...DECODE_OPTIONS, "seqLens"];
+export const PADDED_DECODE_OPTIONS: readonly string[] = [...CALL_OPTIONS, "seqLens"];
+/** What an options object may hold for `singlePrefillWithKvCache`. */
+export const SINGLE_PREFILL_OPTIONS: readonly string[] = [...CALL_OPTIONS, ...PREFILL_OPTIONS];
+/** What an options object may hold for `batchPrefillWithPaddedKvCache`. */
+export const PADDED_PREFILL_OPTIONS: readonly string[] = [
+  ...SINGLE_PREFILL_OPTIONS,
+  "qoLens",
+  "seqLens",
+];
+/** The options among what a planned prefill's `plan` takes. */
+export const PLANNED_PREFILL_OPTIONS: readonly string[] = [...COMPUTED_OPTIONS, ...PREFILL_OPTIONS];
 /** Options that may be tensors. */
 export const TENSOR_OPTIONS = ["qScale", "kScale", "vScale", "sinks"] as const;
 
 /** What the options say of a problem. */
-export type DecodeSettings = Pick<
+export type AttentionSettings = Pick<
   AttentionProblem,
   | "outDtype"
   | "windowLeft"
@@ -67,23 +78,23 @@ export interface HeadSizes {
 }
 
 /** Checks the names of the options, and the layout, which says what the shapes mean. */
-export function checkKvLayout(options: PaddedDecodeOptions, known: readonly string[]): KvLayout {
+export function checkKvLayout(options: AttentionOptions, known: readonly string[]): KvLayout {
   checkNames(options, known);
   const hint = "NHD is (sequence, heads, dim), HND is (heads, sequence, dim).";
   return checkWord("options.kvLayout", options.kvLayout ?? "NHD", ["NHD", "HND"], hint);
 }
 
 /** Checks whether lse is wanted. */
-export function checkReturnLse(options: PaddedDecodeOptions): boolean {
+export function checkReturnLse(options: AttentionOptions): boolean {
   return checkBoolean("options.returnLse", options.returnLse ?? false);
 }
 
 /** Checks all that the backends are to know. */
-export function checkDecodeOptions(
-  options: PaddedDecodeOptions,
+export function checkAttentionOptions(
+  options: AttentionOptions,
   { numQoHeads, numKvHeads, headDim }: HeadSizes,
   qDtype: DType,
-): DecodeSettings {
+): AttentionSettings {
   const mode = checkWord(
     "options.posEncodingMode",
     options.posEncodingMode ?? "NONE",
@@ -149,32 +160,4 @@ function checkProduct(scale: number): number {
 function checkOutDtype(value: unknown, qDtype: DType): DType {
   if (value === undefined) return isFp8DType(qDtype) ? "float16" : qDtype;
   return checkWord("options.outDtype", value, DTYPES, "Leave it out for q's dtype.");
-}
-
-/** Checks the lengths of a padded batch. */
-export function checkSeqLens(
-  seqLens: ArrayLike<number> | undefined,
-  batch: number,
-  length: number,
-): readonly number[] {
-  if (seqLens === undefined) return new Array(batch).fill(length);
-  const hint = "Give one length a request, such as [17, 1024].";
-  const lengths = checkList("options.seqLens", seqLens, hint);
-  if (lengths.length !== batch) {
-    throw new OptionError("options.seqLens", {
-      got: `${lengths.length} lengths`,
-      expected: `${batch}, one a request`,
-      hint: "Leave seqLens out when every request uses the whole cache.",
-    });
-  }
-  return lengths.map((value, request) => {
-    if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= length) {
-      return value as number;
-    }
-    throw new OptionError("options.seqLens", {
-      got: `${show(value)} for request ${request}`,
-      expected: `an integer from 0 to ${length}, the cache's length`,
-      hint: "A length counts the keys in use, from the beginning of the request's cache.",
-    });
-  });
 }

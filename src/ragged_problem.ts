@@ -1,0 +1,156 @@
+/**
+ * Prefill of requests whose rows lie one after another: from what `plan` is given to an
+ * {@linkcode AttentionProblem}, and what `run` must be given then. Pure.
+ *
+ * @module
+ */
+
+import { type AttentionProblem, type CacheStrides, REQUEST_WORDS } from "./attention_problem.ts";
+import { checkVisibility } from "./attention_mask.ts";
+import { checkAttentionOptions, PLANNED_PREFILL_OPTIONS } from "./attention_options.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
+import { type DType, DTYPES } from "./dtype.ts";
+import { OptionError, PlanError } from "./errors.ts";
+import { checkIndptr, lengthsOf } from "./lengths.ts";
+import { checkInteger, checkNames, checkWord } from "./option_checks.ts";
+import type { KvLayout, RaggedPrefillPlan } from "./options.ts";
+import { show } from "./shape.ts";
+
+/** A plan that is known to be right. */
+export interface RaggedPlan {
+  readonly problem: AttentionProblem;
+  /** What each tensor of `run` must be. */
+  readonly tensors: Readonly<Record<"q" | "k" | "v" | "out" | "lse", TensorSpec>>;
+}
+
+const PLAN_NAMES: readonly string[] = [
+  "qoIndptr",
+  "kvIndptr",
+  "numQoHeads",
+  "numKvHeads",
+  "headDim",
+  "headDimV",
+  "qDtype",
+  "kvDtype",
+  ...PLANNED_PREFILL_OPTIONS,
+];
+
+/** Checks what `plan` is given. */
+export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): RaggedPlan {
+  checkNames(plan, PLAN_NAMES);
+  const sizes = checkSizes(plan);
+  const { numQoHeads, numKvHeads, headDim, headDimV } = sizes;
+  const qDtype = checkDtype("options.qDtype", plan.qDtype);
+  const kvDtype = checkDtype("options.kvDtype", plan.kvDtype);
+  const qoIndptr = checkIndptr("options.qoIndptr", plan.qoIndptr);
+  const kvIndptr = checkIndptr("options.kvIndptr", plan.kvIndptr);
+  if (kvIndptr.length !== qoIndptr.length) {
+    throw new OptionError("options.kvIndptr", {
+      got: `${kvIndptr.length} entries`,
+      expected: `${qoIndptr.length}, as many as qoIndptr has`,
+      hint: "Every request has its queries and its keys; either may be none.",
+    });
+  }
+  const settings = checkAttentionOptions(plan, sizes, qDtype);
+  const [qoLens, kvLens] = [lengthsOf(qoIndptr), lengthsOf(kvIndptr)];
+  const visibility = checkVisibility(
+    plan,
+    qoLens.map((rows, i) => ({ rows, columns: kvLens[i], qoLen: rows, kvLen: kvLens[i] })),
+  );
+  const requests = new Uint32Array(qoLens.length * REQUEST_WORDS);
+  qoLens.forEach((qoLen, i) => requests.set([qoIndptr[i], qoLen, kvLens[i], i], i * REQUEST_WORDS));
+  const [rows, tokens] = [qoIndptr, kvIndptr].map((indptr) => indptr[indptr.length - 1]);
+  const cacheShape = (dim: number) =>
+    layout === "NHD" ? [tokens, numKvHeads, dim] : [numKvHeads, tokens, dim];
+  return {
+    problem: {
+      ...settings,
+      ...visibility,
+      numRequests: qoLens.length,
+      numQoHeads,
+      numKvHeads,
+      headDim,
+      headDimV,
+      qDtype,
+      kvDtype,
+      qStrides: { token: numQoHeads * headDim, head: headDim },
+      outStrides: { token: numQoHeads * headDimV, head: headDimV },
+      kStrides: raggedStrides(layout, numKvHeads, tokens, headDim),
+      vStrides: raggedStrides(layout, numKvHeads, tokens, headDimV),
+      pageSize: kvLens.reduce((most, length) => Math.max(most, length), 1),
+      requests,
+      pageTable: Uint32Array.from(kvIndptr.slice(0, -1)),
+    },
+    tensors: {
+      q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },
+      k: { shape: cacheShape(headDim), dtype: kvDtype },
+      v: { shape: cacheShape(headDimV), dtype: kvDtype },
+      out: { shape: [rows, numQoHeads, headDimV], dtype: settings.outDtype },
+      lse: { shape: [rows, numQoHeads], dtype: "float32" },
+    },
+  };
+}
+
+/** A request is one page as long as the longest request, and pages begin at any token. */
+function raggedStrides(
+  layout: KvLayout,
+  numKvHeads: number,
+  tokens: number,
+  headDim: number,
+): CacheStrides {
+  const token = layout === "NHD" ? numKvHeads * headDim : headDim;
+  return { page: token, token, head: layout === "NHD" ? headDim : tokens * headDim };
+}
+
+function checkSizes(plan: RaggedPrefillPlan) {
+  const [numQoHeads, numKvHeads, headDim, headDimV] = [
+    ["numQoHeads", plan.numQoHeads],
+    ["numKvHeads", plan.numKvHeads],
+    ["headDim", plan.headDim],
+    ["headDimV", plan.headDimV ?? plan.headDim],
+  ].map(([name, value]) => checkSize(`options.${name}`, value));
+  if (numQoHeads % numKvHeads !== 0) {
+    throw new OptionError("options.numQoHeads", {
+      got: `${numQoHeads} query heads over ${numKvHeads} KV heads`,
+      expected: "a positive multiple of the number of KV heads",
+      hint: "Any group size will do, but every KV head must serve equally many query heads.",
+    });
+  }
+  return { numQoHeads, numKvHeads, headDim, headDimV };
+}
+
+/** What no kernel goes beyond: tables of so many heads can still be made. */
+const MOST_SIZE = 2 ** 16;
+
+function checkSize(subject: string, value: unknown): number {
+  const size = checkInteger(subject, value, 1);
+  if (size <= MOST_SIZE) return size;
+  throw new OptionError(subject, {
+    got: show(value),
+    expected: `an integer from 1 to ${MOST_SIZE}`,
+    hint: "Look at the order of the sizes.",
+  });
+}
+
+function checkDtype(subject: string, value: unknown): DType {
+  return checkWord(subject, value, DTYPES, "Say what the tensors of run will hold.");
+}
+
+/** Checks a tensor of `run` against the plan. */
+export function checkPlanned(
+  name: keyof RaggedPlan["tensors"],
+  { shape, dtype }: TensorSpec,
+  { tensors: { [name]: planned } }: RaggedPlan,
+): void {
+  const hint = "Call plan() again for other sizes or dtypes.";
+  if (show(shape) !== show(planned.shape)) {
+    throw new PlanError(name, {
+      got: `shape ${show(shape)}`,
+      expected: `${show(planned.shape)}, by the plan`,
+      hint,
+    });
+  }
+  if (dtype !== planned.dtype) {
+    throw new PlanError(name, { got: dtype, expected: `${planned.dtype}, by the plan`, hint });
+  }
+}
