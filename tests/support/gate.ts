@@ -119,7 +119,7 @@ export function checkAnswer(
   const { exact } = expected;
   assert.equal(answer.out.length, exact.out.length, `${label}: elements of out`);
   const outMiss = worstMiss(answer.out, exact.out, outBoundOf(expected), outDtype);
-  report(label, "out", outMiss, problem, problem.headDim);
+  report(label, "out", outMiss, problem, problem.headDimV ?? problem.headDim);
   if (!answer.lse) return;
   assert.equal(answer.lse.length, exact.lse.length, `${label}: elements of lse`);
   const lseMiss = worstMiss(answer.lse, exact.lse, lseBoundOf(expected), "float32");

@@ -47,26 +47,33 @@ export const OPTION_NAMES: readonly (keyof AttentionOptions)[] = [
 /** What is to be computed, on decoded values. */
 export interface AttentionCase extends AttentionOptions {
   readonly numRequests: number;
-  /** Queries a request; decode has 1. */
+  /** Queries that q has room for in each request; decode has 1. */
   readonly numQueries?: number;
+  /** Queries of each request; all `numQueries` where left out. Rows behind them: 0, and -Infinity. */
+  readonly qoLens?: readonly number[];
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+  /** Of v and out; `headDim` where left out. */
+  readonly headDimV?: number;
   /** Tokens that k and v have room for. */
   readonly maxKvLen: number;
   /** Keys of each request; all `maxKvLen` where left out. */
   readonly kvLens?: readonly number[];
   readonly kvLayout: "NHD" | "HND";
-  /** Masks key j for query i where j > i + kvLen - numQueries. */
+  /** Masks key j for query i where j > i + kvLen - qoLen. */
   readonly causal?: boolean;
+  /** [numRequests, numQueries, maxKvLen]: whether a query sees a key. It replaces `causal`. */
+  readonly mask?: ArrayLike<boolean>;
   /** [numRequests, numQueries, numQoHeads, headDim]. */
   readonly q: ArrayLike<number>;
   /** [numRequests, maxKvLen, numKvHeads, headDim] in NHD; HND swaps the middle two. */
   readonly k: ArrayLike<number>;
+  /** The same with headDimV. */
   readonly v: ArrayLike<number>;
 }
 
-/** out [numRequests, numQueries, numQoHeads, headDim]; lse without the headDim. */
+/** out [numRequests, numQueries, numQoHeads, headDimV]; lse without the headDimV. */
 export interface AttentionResult {
   readonly out: Float64Array;
   readonly lse: Float64Array;
@@ -88,17 +95,18 @@ export function plainFloat32(problem: AttentionCase): AttentionResult {
   return attention(problem, Math.fround);
 }
 
-/** Where row (request, token, head) of k or v begins. */
+/** Where row (request, token, head) of k begins, or of v, whose head dim may be another. */
 export function cacheRow(
   c: Pick<AttentionCase, "kvLayout" | "maxKvLen" | "numKvHeads" | "headDim">,
   request: number,
   token: number,
   head: number,
+  headDim: number = c.headDim,
 ): number {
   const row = c.kvLayout === "NHD"
     ? (request * c.maxKvLen + token) * c.numKvHeads + head
     : (request * c.numKvHeads + head) * c.maxKvLen + token;
-  return row * c.headDim;
+  return row * headDim;
 }
 
 /** The number of a head. */
@@ -108,19 +116,33 @@ export function ofHead(values: PerHead | undefined, head: number): number {
 
 /** Where a query stands: the last one stands at the last key. */
 function positionOf(c: AttentionCase, request: number, query: number): number {
-  return kvLenOf(c, request) - (c.numQueries ?? 1) + query;
+  return kvLenOf(c, request) - qoLenOf(c, request) + query;
 }
 
 function kvLenOf(c: AttentionCase, request: number): number {
   return c.kvLens?.[request] ?? c.maxKvLen;
 }
 
-/** The keys that a query sees, from the first up to the end. */
-function visibleKeys(c: AttentionCase, request: number, query: number): [number, number] {
+function qoLenOf(c: AttentionCase, request: number): number {
+  return c.qoLens?.[request] ?? c.numQueries ?? 1;
+}
+
+/** Whether a query sees a key that its request has. */
+function sees(c: AttentionCase, request: number, query: number, key: number): boolean {
+  const { causal, mask, windowLeft = -1 } = c;
   const position = positionOf(c, request, query);
-  const { causal, windowLeft = -1 } = c;
-  const end = causal ? Math.max(0, position + 1) : kvLenOf(c, request);
-  return [Math.min(end, windowLeft < 0 ? 0 : Math.max(0, position - windowLeft)), end];
+  if (windowLeft >= 0 && key < position - windowLeft) return false;
+  if (!mask) return !causal || key <= position;
+  return mask[(request * (c.numQueries ?? 1) + query) * c.maxKvLen + key];
+}
+
+/** The keys that a query sees. */
+function visibleKeys(c: AttentionCase, request: number, query: number): number[] {
+  const keys: number[] = [];
+  for (let key = 0; key < kvLenOf(c, request); key++) {
+    if (sees(c, request, query, key)) keys.push(key);
+  }
+  return keys;
 }
 
 /** What turns a query or a key that stands at a position. */
@@ -140,18 +162,19 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
   const smScale = c.smScale ?? 1 / Math.sqrt(headDim);
   const slopes = c.posEncodingMode === "ALIBI" ? slopesOf(numQoHeads).map(round) : null;
   const turn = turner(c, round);
+  const headDimV = c.headDimV ?? headDim;
   const read = (x: ArrayLike<number>, start: number, row: Float64Array) => {
     for (let d = 0; d < headDim; d++) row[d] = x[start + d];
     return row;
   };
   const keyRow = new Float64Array(headDim);
   const rows = numRequests * numQueries * numQoHeads;
-  const out = new Float64Array(rows * headDim);
+  const out = new Float64Array(rows * headDimV);
   const lse = new Float64Array(rows);
   const outUnits = new Float64Array(rows);
   const lseUnits = new Float64Array(rows);
   const weights = new Float64Array(c.maxKvLen);
-  const spread = new Float64Array(headDim);
+  const spread = new Float64Array(headDimV);
 
   for (let row = 0; row < rows; row++) {
     const head = row % numQoHeads;
@@ -159,12 +182,16 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     const request = Math.floor(row / (numQoHeads * numQueries));
     const kvHead = Math.floor(head / groupSize);
     const position = positionOf(c, request, query);
-    const [first, end] = visibleKeys(c, request, query);
+    if (query >= qoLenOf(c, request)) {
+      lse[row] = -Infinity;
+      continue;
+    }
+    const keys = visibleKeys(c, request, query);
     const scale = round(smScale * ofHead(c.qScale, head) * ofHead(c.kScale, kvHead));
     const turnedQuery = turn(read(q, row * headDim, new Float64Array(headDim)), position);
 
     let max = sinks ? round(sinks[head]) : -Infinity;
-    for (let j = first; j < end; j++) {
+    for (const j of keys) {
       const key = turn(read(k, cacheRow(c, request, j, kvHead), keyRow), j);
       let dot = 0;
       for (let d = 0; d < headDim; d++) dot = round(dot + round(turnedQuery[d] * key[d]));
@@ -176,32 +203,32 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     }
 
     let sum = sinks ? round(Math.exp(round(round(sinks[head]) - max))) : 0;
-    for (let j = first; j < end; j++) {
+    for (const j of keys) {
       weights[j] = round(Math.exp(round(weights[j] - max)));
       sum = round(sum + weights[j]);
     }
 
     const lse2 = round(round(max * round(Math.LOG2E)) + round(Math.log2(sum)));
-    const isEmpty = first === end && !sinks;
+    const isEmpty = keys.length === 0 && !sinks;
     lse[row] = isEmpty ? -Infinity : c.lseBase === "ln" ? round(lse2 * round(Math.LN2)) : lse2;
-    for (let j = first; j < end; j++) {
-      const value = cacheRow(c, request, j, kvHead);
-      for (let d = 0; d < headDim; d++) {
-        out[row * headDim + d] = round(out[row * headDim + d] + round(weights[j] * v[value + d]));
+    for (const j of keys) {
+      const value = cacheRow(c, request, j, kvHead, headDimV);
+      for (let d = 0; d < headDimV; d++) {
+        out[row * headDimV + d] = round(out[row * headDimV + d] + round(weights[j] * v[value + d]));
       }
     }
     // An empty row has no sum to divide by: its answer is 0.
-    if (first === end) continue;
+    if (keys.length === 0) continue;
     const vScale = round(ofHead(c.vScale, kvHead));
-    for (let d = 0; d < headDim; d++) {
-      out[row * headDim + d] = round(round(out[row * headDim + d] / sum) * vScale);
+    for (let d = 0; d < headDimV; d++) {
+      out[row * headDimV + d] = round(round(out[row * headDimV + d] / sum) * vScale);
     }
 
     spread.fill(0);
-    for (let j = first; j < end; j++) {
-      const value = cacheRow(c, request, j, kvHead);
-      for (let d = 0; d < headDim; d++) {
-        spread[d] += weights[j] / sum * Math.abs(v[value + d] * vScale - out[row * headDim + d]);
+    for (const j of keys) {
+      const value = cacheRow(c, request, j, kvHead, headDimV);
+      for (let d = 0; d < headDimV; d++) {
+        spread[d] += weights[j] / sum * Math.abs(v[value + d] * vScale - out[row * headDimV + d]);
       }
     }
     outUnits[row] = unitInTheLastPlace(max) * Math.max(...spread);

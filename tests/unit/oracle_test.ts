@@ -277,3 +277,77 @@ Deno.test("oracle: scales by head are factors of each head's rows", () => {
   assertClose(scaled.out, plain.out, 1e-12);
   assertClose(scaled.lse, plain.lse, 1e-12);
 });
+
+/** Rows [request, query, ...] of a result. */
+function rowOf(
+  x: ArrayLike<number>,
+  c: AttentionCase,
+  request: number,
+  query: number,
+  size: number,
+) {
+  const start = (request * (c.numQueries ?? 1) + query) * size;
+  return Array.from(x).slice(start, start + size);
+}
+
+Deno.test("oracle: requests of fewer queries end at their last key all the same", () => {
+  const c = randomCase({ numQueries: 3, qoLens: [2, 0], causal: true, kvLens: [4, 5] });
+  const { out, lse } = oracle(c);
+  const short = oracle({ ...c, numQueries: 2, qoLens: undefined, q: Array.from(c.q).slice(0, 96) });
+  for (const query of [0, 1]) {
+    assert.deepEqual(rowOf(out, c, 0, query, 24), [...short.out.subarray(query * 24).slice(0, 24)]);
+    assert.deepEqual(rowOf(lse, c, 0, query, 6), [...short.lse.subarray(query * 6).slice(0, 6)]);
+  }
+  assert.ok(rowOf(out, c, 0, 2, 24).every((x) => Object.is(x, 0)));
+  assert.ok([...lse.subarray(12)].every((x) => x === -Infinity));
+});
+
+Deno.test("oracle: more queries than keys leave the first ones nothing", () => {
+  const c = randomCase({ numQueries: 4, kvLens: [2, 3], causal: true });
+  const { out, lse } = oracle(c);
+  for (const [request, kvLen] of [2, 3].entries()) {
+    for (let query = 0; query < 4; query++) {
+      const isEmpty = query < 4 - kvLen;
+      assert.ok(rowOf(out, c, request, query, 24).every((x) => (x === 0) === isEmpty));
+      assert.ok(rowOf(lse, c, request, query, 6).every((x) => (x === -Infinity) === isEmpty));
+    }
+    // The first that sees anything sees the first key.
+    const first = rowOf(out, c, request, 4 - kvLen, 24);
+    for (let head = 0; head < 6; head++) {
+      assertClose(first.slice(head * 4, head * 4 + 4), valueRow(c, request, 0, head));
+    }
+  }
+});
+
+Deno.test("oracle: a mask takes the place of causal, and windows take from it", () => {
+  const c = randomCase({ numQueries: 3, kvLens: [5, 4] });
+  const triangle = (fewer: number) =>
+    [5, 4].flatMap((kvLen) =>
+      [0, 1, 2].flatMap((i) =>
+        [0, 1, 2, 3, 4].map((j) => j <= i + kvLen - 3 && j >= i + kvLen - 3 - fewer)
+      )
+    );
+  const causal = oracle({ ...c, causal: true });
+  assert.deepEqual(oracle({ ...c, mask: triangle(9) }), causal);
+  assert.deepEqual(oracle({ ...c, mask: triangle(9), causal: true }), causal);
+  const band = oracle({ ...c, causal: true, windowLeft: 1 });
+  assert.deepEqual(oracle({ ...c, mask: triangle(1) }), band);
+  assert.deepEqual(oracle({ ...c, mask: triangle(9), windowLeft: 1 }), band);
+  assert.deepEqual(oracle({ ...c, mask: triangle(9).fill(true), causal: true }), oracle(c));
+  const none = oracle({ ...c, mask: triangle(9).fill(false) });
+  assert.ok(none.out.every((x) => x === 0) && none.lse.every((x) => x === -Infinity));
+});
+
+Deno.test("oracle: v may have a head dim of its own", () => {
+  const c = randomCase({ numQueries: 2, causal: true });
+  const whole = oracle(c);
+  const cut = (dims: readonly number[]) => {
+    const v = Array.from(c.v).filter((_, i) => dims.includes(i % 4));
+    return oracle({ ...c, headDimV: dims.length, v });
+  };
+  for (const dims of [[0], [1, 3], [0, 1, 2, 3]]) {
+    const { out, lse } = cut(dims);
+    assert.deepEqual([...out], [...whole.out].filter((_, i) => dims.includes(i % 4)));
+    assert.deepEqual(lse, whole.lse);
+  }
+});

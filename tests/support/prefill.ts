@@ -1,0 +1,356 @@
+/**
+ * Prefill calls as data: what to draw, what to ask, and the check against the oracle. Inputs are
+ * padded; ragged calls are made of their rows, and give answers in the padded form.
+ *
+ * Queries and tokens behind a request's lengths are always NaN, so that every case with lengths is
+ * also a test that unused slots are never read.
+ *
+ * @module
+ */
+
+import {
+  batchPrefillWithPaddedKvCache,
+  BatchPrefillWithRaggedKvCache,
+  type Device,
+  type DType,
+  type MaskOptions,
+  singlePrefillWithKvCache,
+} from "@kvasir/attention";
+import { type DecodeAnswer, type DecodeSpec, optionsOf, outDtypeOf, shapeOf } from "./decode.ts";
+import { type BackendName, onEachBackend } from "./device.ts";
+import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
+import { type AttentionCase, cacheRow, OPTION_NAMES } from "./oracle.ts";
+import { fillWithNan, store, type Stored } from "./storage.ts";
+import { normals, uniform } from "./values.ts";
+
+/** A prefill call with its options; what is left out has the default that is noted. */
+export interface PrefillSpec extends DecodeSpec {
+  /** Query tokens of each request. */
+  readonly qoLen: number;
+  readonly qoLens?: readonly number[];
+  /** headDim. */
+  readonly headDimV?: number;
+  /** False. */
+  readonly causal?: boolean;
+  /** How many of the keys a random mask shows, from 0 to 1; no mask. */
+  readonly maskDensity?: number;
+}
+
+/** The inputs of a call: stored for the library, decoded for the oracle. */
+export interface PrefillInputs {
+  readonly q: Stored;
+  readonly k: Stored;
+  readonly v: Stored;
+  readonly problem: AttentionCase;
+  readonly outDtype: DType;
+}
+
+/** In which form a mask is given. */
+export type MaskForm = "booleans" | "numbers" | "packed";
+
+/** Numbers for q, k and v before they are rounded to their dtypes. */
+export interface PrefillValues {
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+}
+
+/** Normal values for a spec. */
+export function drawPrefill(spec: PrefillSpec): PrefillValues {
+  const { batch = 1, qoLen, kvLen, heads, headDim, headDimV = headDim, seed = 1 } = spec;
+  const { magnitude = 1 } = spec;
+  const scaled = (values: Float32Array) =>
+    magnitude === 1 ? values : values.map((x) => x * magnitude);
+  return {
+    q: scaled(normals(batch * qoLen * heads[0] * headDim, 3 * seed)),
+    k: scaled(normals(batch * kvLen * heads[1] * headDim, 3 * seed + 1)),
+    v: normals(batch * kvLen * heads[1] * headDimV, 3 * seed + 2),
+  };
+}
+
+/** The random mask of a spec, [batch, qoLen, kvLen]. */
+export function drawMask(
+  { batch = 1, qoLen, kvLen, maskDensity, seed = 1 }: PrefillSpec,
+): boolean[] | undefined {
+  if (maskDensity === undefined) return undefined;
+  const next = uniform(1000 + seed);
+  return Array.from({ length: batch * qoLen * kvLen }, () => next() < maskDensity);
+}
+
+/** Stores the values in the spec's dtypes, with NaN behind each request's lengths. */
+export function makePrefill(
+  spec: PrefillSpec,
+  values: PrefillValues = drawPrefill(spec),
+  mask: readonly boolean[] | undefined = drawMask(spec),
+): PrefillInputs {
+  const { batch = 1, qoLen, qoLens, headDim, headDimV = headDim, causal } = spec;
+  const shape = { ...shapeOf(spec), numQueries: qoLen, qoLens, headDimV, causal, mask };
+  const kvDtype = spec.kvDtype ?? "float32";
+  const q = store(values.q, spec.qDtype ?? "float32");
+  const k = store(values.k, kvDtype);
+  const v = store(values.v, kvDtype);
+  const rowSize = shape.numQoHeads * headDim;
+  for (let request = 0; request < batch; request++) {
+    const end = (request + 1) * qoLen * rowSize;
+    fillWithNan(q, end - (qoLen - (qoLens?.[request] ?? qoLen)) * rowSize, end);
+    for (let token = spec.seqLens?.[request] ?? spec.kvLen; token < spec.kvLen; token++) {
+      for (let head = 0; head < shape.numKvHeads; head++) {
+        for (const [stored, dim] of [[k, headDim], [v, headDimV]] as const) {
+          const row = cacheRow(shape, request, token, head, dim);
+          fillWithNan(stored, row, row + dim);
+        }
+      }
+    }
+  }
+  const problem = { ...shape, q: q.values, k: k.values, v: v.values };
+  return { q, k, v, problem, outDtype: outDtypeOf(spec) };
+}
+
+/** Bits in little order, as `numpy.packbits` gives them for each request alone. */
+export function packBits(mask: readonly boolean[]): Uint8Array {
+  const bytes = new Uint8Array(Math.ceil(mask.length / 8));
+  mask.forEach((bit, i) => bytes[i >> 3] |= Number(bit) << (i & 7));
+  return bytes;
+}
+
+/** The masks of requests as the library's options, each request's packed by itself. */
+export function maskOptions(
+  masks: readonly (readonly boolean[])[] | null,
+  form: MaskForm,
+): MaskOptions {
+  if (masks === null) return {};
+  if (form === "packed") {
+    return { packedCustomMask: Uint8Array.from(masks.flatMap((mask) => [...packBits(mask)])) };
+  }
+  const all = masks.flat();
+  return { customMask: form === "numbers" ? Uint8Array.from(all, Number) : all };
+}
+
+/** The mask of each request, whole. */
+function masksOf({ mask, numRequests, numQueries = 1, maxKvLen }: AttentionCase) {
+  if (!mask) return null;
+  const all = Array.from(mask);
+  const size = numQueries * maxKvLen;
+  return Array.from({ length: numRequests }, (_, i) => all.slice(i * size, (i + 1) * size));
+}
+
+/** The shapes of k and v: [...outer, length and heads in their order, dim]. */
+function cacheShapes(p: AttentionCase, outer: readonly number[], length: number) {
+  const inner = p.kvLayout === "NHD" ? [length, p.numKvHeads] : [p.numKvHeads, length];
+  return [[...outer, ...inner, p.headDim], [...outer, ...inner, p.headDimV ?? p.headDim]];
+}
+
+/** Runs the batched call on a device, and frees what it made. */
+export async function runPrefill(
+  device: Device,
+  { q, k, v, problem: p, outDtype }: PrefillInputs,
+  form: MaskForm = "booleans",
+): Promise<DecodeAnswer> {
+  const batch = p.numRequests;
+  const qShape = [batch, p.numQueries ?? 1, p.numQoHeads, p.headDim];
+  const [kShape, vShape] = cacheShapes(p, [batch], p.maxKvLen);
+  using qTensor = device.tensorFromBytes(q.bytes, qShape, q.dtype);
+  using kTensor = device.tensorFromBytes(k.bytes, kShape, k.dtype);
+  using vTensor = device.tensorFromBytes(v.bytes, vShape, v.dtype);
+  const result = await batchPrefillWithPaddedKvCache(qTensor, kTensor, vTensor, {
+    ...optionsOf(p),
+    ...maskOptions(masksOf(p), form),
+    causal: p.causal,
+    kvLayout: p.kvLayout,
+    qoLens: p.qoLens,
+    seqLens: p.kvLens,
+    outDtype,
+    returnLse: true,
+  });
+  using out = result.out;
+  using lse = result.lse;
+  return { out: await out.read(), lse: await lse.read() };
+}
+
+/** Runs a batch of one, whose lengths are left out, by the call that has no batch. */
+export async function runSinglePrefill(
+  device: Device,
+  { q, k, v, problem: p, outDtype }: PrefillInputs,
+  form: MaskForm = "booleans",
+): Promise<DecodeAnswer> {
+  const [kShape, vShape] = cacheShapes(p, [], p.maxKvLen);
+  const qShape = [p.numQueries ?? 1, p.numQoHeads, p.headDim];
+  using qTensor = device.tensorFromBytes(q.bytes, qShape, q.dtype);
+  using kTensor = device.tensorFromBytes(k.bytes, kShape, k.dtype);
+  using vTensor = device.tensorFromBytes(v.bytes, vShape, v.dtype);
+  const result = await singlePrefillWithKvCache(qTensor, kTensor, vTensor, {
+    ...optionsOf(p),
+    ...maskOptions(masksOf(p), form),
+    causal: p.causal,
+    kvLayout: p.kvLayout,
+    outDtype,
+    returnLse: true,
+  });
+  using out = result.out;
+  using lse = result.lse;
+  return { out: await out.read(), lse: await lse.read() };
+}
+
+/** The lengths of a case's requests. */
+function lengthsOf(p: AttentionCase): { qoLens: readonly number[]; kvLens: readonly number[] } {
+  const all = (length: number) => new Array<number>(p.numRequests).fill(length);
+  return { qoLens: p.qoLens ?? all(p.numQueries ?? 1), kvLens: p.kvLens ?? all(p.maxKvLen) };
+}
+
+/** Where each length begins in their sum, and the sum. */
+export function indptrOf(lengths: readonly number[]): number[] {
+  let sum = 0;
+  return [0, ...lengths.map((length) => sum += length)];
+}
+
+/** Copies rows of `size` elements: `sources` are the rows to take. */
+function gatherRows(stored: Stored, sources: readonly number[], size: number): Uint8Array {
+  const bytes = size * stored.bytes.length / stored.values.length;
+  const gathered = new Uint8Array(sources.length * bytes);
+  sources.forEach((source, row) =>
+    gathered.set(stored.bytes.subarray(source * bytes, (source + 1) * bytes), row * bytes)
+  );
+  return gathered;
+}
+
+/** The rows of a padded tensor that its lengths leave. */
+function rowsInUse(lengths: readonly number[], room: number): number[] {
+  return lengths.flatMap((length, request) => Array.from({ length }, (_, i) => request * room + i));
+}
+
+/** The rows of k or v, each of one head, in the order of the ragged tensor. */
+function cacheRowsInUse(p: AttentionCase, kvLens: readonly number[]): number[] {
+  const heads = Array.from({ length: p.numKvHeads }, (_, head) => head);
+  const tokens = kvLens.flatMap((length, request) =>
+    Array.from({ length }, (_, token) => [request, token] as const)
+  );
+  const rowAt = (request: number, token: number, head: number) =>
+    cacheRow(p, request, token, head, 1);
+  return p.kvLayout === "NHD"
+    ? tokens.flatMap(([request, token]) => heads.map((head) => rowAt(request, token, head)))
+    : heads.flatMap((head) => tokens.map(([request, token]) => rowAt(request, token, head)));
+}
+
+/** Plans and runs the ragged call over the rows in use; the answer is padded again. */
+export async function runRagged(
+  device: Device,
+  { q, k, v, problem: p, outDtype }: PrefillInputs,
+  form: MaskForm = "booleans",
+): Promise<DecodeAnswer> {
+  const { numQueries = 1, headDim, headDimV = headDim, numQoHeads } = p;
+  const { qoLens, kvLens } = lengthsOf(p);
+  const [qoIndptr, kvIndptr] = [indptrOf(qoLens), indptrOf(kvLens)];
+  const [qoRows, kvRows] = [qoIndptr[qoIndptr.length - 1], kvIndptr[kvIndptr.length - 1]];
+  const masks = masksOf(p)?.map((mask, request) =>
+    Array.from(
+      { length: qoLens[request] },
+      (_, i) => mask.slice(i * p.maxKvLen, i * p.maxKvLen + kvLens[request]),
+    ).flat()
+  ) ?? null;
+  const prefill = new BatchPrefillWithRaggedKvCache(device, { kvLayout: p.kvLayout });
+  prefill.plan({
+    ...optionsOf(p),
+    ...maskOptions(masks, form),
+    causal: p.causal,
+    qoIndptr,
+    kvIndptr,
+    numQoHeads,
+    numKvHeads: p.numKvHeads,
+    headDim,
+    headDimV,
+    qDtype: q.dtype,
+    kvDtype: k.dtype,
+    outDtype,
+  });
+  const queries = rowsInUse(qoLens, numQueries);
+  const cacheRows = cacheRowsInUse(p, kvLens);
+  const [kShape, vShape] = cacheShapes(p, [], kvRows);
+  using qTensor = device.tensorFromBytes(
+    gatherRows(q, queries, numQoHeads * headDim),
+    [qoRows, numQoHeads, headDim],
+    q.dtype,
+  );
+  using kTensor = device.tensorFromBytes(gatherRows(k, cacheRows, headDim), kShape, k.dtype);
+  using vTensor = device.tensorFromBytes(gatherRows(v, cacheRows, headDimV), vShape, v.dtype);
+  const result = await prefill.run(qTensor, kTensor, vTensor, { returnLse: true });
+  using outTensor = result.out;
+  using lseTensor = result.lse;
+  const [ragged, raggedLse] = [await outTensor.read(), await lseTensor.read()];
+  const rows = p.numRequests * numQueries;
+  const out = new Float32Array(rows * numQoHeads * headDimV);
+  const lse = new Float32Array(rows * numQoHeads).fill(-Infinity);
+  queries.forEach((row, i) => {
+    const size = numQoHeads * headDimV;
+    out.set(ragged.subarray(i * size, (i + 1) * size), row * size);
+    lse.set(raggedLse.subarray(i * numQoHeads, (i + 1) * numQoHeads), row * numQoHeads);
+  });
+  return { out, lse };
+}
+
+/** A spec in a few words, for the names of failures. */
+export function describePrefill(spec: PrefillSpec): string {
+  const { batch = 1, qoLen, kvLen, heads, headDim, headDimV, kvLayout = "NHD" } = spec;
+  const options = [
+    ...OPTION_NAMES,
+    "causal",
+    "maskDensity",
+    "outDtype",
+    "magnitude",
+    "seed",
+  ] as const;
+  const given = options
+    .filter((name) => spec[name] !== undefined)
+    .map((name) => `${name} ${spec[name]}`);
+  return [
+    `q ${spec.qDtype ?? "float32"}, kv ${spec.kvDtype ?? "float32"}`,
+    `${heads[0]}/${heads[1]} heads, D ${headDim}${headDimV === undefined ? "" : `/${headDimV}`}`,
+    `B ${batch}, N ${qoLen}, L ${kvLen}, ${kvLayout}`,
+    ...(spec.qoLens ? [`qoLens [${spec.qoLens.join(", ")}]`] : []),
+    ...(spec.seqLens ? [`seqLens [${spec.seqLens.join(", ")}]`] : []),
+    ...given,
+  ].join("; ");
+}
+
+/** How a spec is run. */
+export type PrefillRun = typeof runPrefill;
+
+/** Runs a call and passes it through the gate. */
+export async function checkPrefill(
+  device: Device,
+  label: string,
+  inputs: PrefillInputs,
+  expected: Expected = expectedOf(inputs.problem),
+  run: PrefillRun = runPrefill,
+): Promise<DecodeAnswer> {
+  const answer = await run(device, inputs);
+  checkAnswer(label, answer, expected, inputs.problem, inputs.outDtype);
+  return answer;
+}
+
+/** Registers one test a backend (of `only`) that passes every spec through the gate. */
+export function prefillTest(
+  title: string,
+  specs: readonly PrefillSpec[],
+  { only, run = runPrefill }: { only?: readonly BackendName[]; run?: PrefillRun } = {},
+): void {
+  // The oracle's answers are the same on every backend; the first one that needs them pays.
+  const cases = specs.map((spec) => {
+    let made: { inputs: PrefillInputs; expected: Expected } | undefined;
+    return {
+      label: describePrefill(spec),
+      make: () => {
+        if (!made) {
+          const inputs = makePrefill(spec);
+          made = { inputs, expected: expectedOf(inputs.problem) };
+        }
+        return made;
+      },
+    };
+  });
+  onEachBackend(title, async (device) => {
+    for (const { label, make } of cases) {
+      const { inputs, expected } = make();
+      await checkPrefill(device, label, inputs, expected, run);
+    }
+  }, only);
+}
