@@ -14,6 +14,7 @@ import {
   KvasirError,
   LimitError,
   OptionError,
+  PlanError,
   ShapeError,
 } from "@kvasir/attention";
 
@@ -22,6 +23,7 @@ export type ErrorKind =
   | "ShapeError"
   | "DTypeError"
   | "OptionError"
+  | "PlanError"
   | "LimitError"
   | "DestroyedError"
   | "DeviceMismatchError"
@@ -32,6 +34,7 @@ const KINDS: Readonly<Record<ErrorKind, readonly [typeof ShapeError, code: strin
   ShapeError: [ShapeError, "KVASIR_SHAPE"],
   DTypeError: [DTypeError, "KVASIR_DTYPE"],
   OptionError: [OptionError, "KVASIR_OPTION"],
+  PlanError: [PlanError, "KVASIR_PLAN"],
   LimitError: [LimitError, "KVASIR_LIMIT"],
   DestroyedError: [DestroyedError, "KVASIR_DESTROYED"],
   DeviceMismatchError: [DeviceMismatchError, "KVASIR_DEVICE_MISMATCH"],

@@ -7,7 +7,6 @@
 import assert from "node:assert/strict";
 import {
   batchDecodeWithPaddedKvCache,
-  type Device,
   type DType,
   KvasirError,
   mergeState,
@@ -18,76 +17,16 @@ import {
 } from "@kvasir/attention";
 import fc from "fast-check";
 import { paddedDecode, singleDecode } from "../../src/decode_problem.ts";
-import type { KvasirDevice } from "../../src/device.ts";
 import { mergeMany, mergePair } from "../../src/merge_problem.ts";
 import type { PaddedDecodeOptions } from "../../src/options.ts";
 import { type BackendName, onEachBackend } from "../support/device.ts";
+import { assertTyped, badOptions, countWork, DTYPES } from "../support/malformed.ts";
 
-const DTYPES: readonly DType[] = ["float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"];
 const GOOD = {
   q: { shape: [2, 6, 8], dtype: "float16" as DType },
   k: { shape: [2, 5, 3, 8], dtype: "float8_e4m3fn" as DType },
   v: { shape: [2, 5, 3, 8], dtype: "float8_e4m3fn" as DType },
 };
-
-/** What no numeric option takes. */
-const noNumber = fc.oneof(
-  fc.constantFrom(NaN, Infinity, -Infinity, 1e39, null, true, {}, [], "1", () => 1, 10n),
-  fc.string(),
-);
-/** What is none of a few words. */
-const noWord = fc.anything().filter((value) =>
-  value !== undefined && value !== null &&
-  !["NHD", "HND", "NONE", "ROPE_LLAMA", "ALIBI"].includes(value as string) &&
-  !["log2", "ln", ...DTYPES].includes(value as string)
-);
-const badList = (good: number) =>
-  fc.oneof(
-    fc.array(fc.float({ noNaN: true, noDefaultInfinity: true }), { maxLength: 20 })
-      .filter((list) => list.length !== good),
-    fc.array(fc.constantFrom(NaN, Infinity, "x", null), { minLength: good, maxLength: good }),
-  );
-
-const badOptions = fc.oneof(
-  fc.record({ kvLayout: noWord }),
-  fc.record({ posEncodingMode: noWord }),
-  fc.record({ lseBase: noWord }),
-  fc.record({ outDtype: noWord }),
-  fc.record({ smScale: noNumber.filter((x) => x !== null) }),
-  fc.record({ qScale: fc.oneof(badList(6), fc.constantFrom(NaN, "1", {}, true)) }),
-  fc.record({ kScale: fc.oneof(badList(3), fc.constantFrom(Infinity, "1", {}, true)) }),
-  fc.record({ vScale: fc.oneof(badList(3), fc.constantFrom(1e39, "1", {}, true)) }),
-  fc.record({ sinks: fc.oneof(badList(6), fc.constantFrom(1, "1", {}, null)) }),
-  fc.record({ windowLeft: fc.oneof(fc.integer({ max: -2 }), fc.constantFrom(0.5, "1", NaN, {})) }),
-  fc.record({ logitsSoftCap: fc.constantFrom(-1, -1e-9, NaN, Infinity, "30", {}) }),
-  fc.record({ ropeScale: fc.constantFrom(0, -1, NaN, "1", {}) }),
-  fc.record({ ropeTheta: fc.constantFrom(0, -1e4, Infinity, "1", {}) }),
-  fc.record({ returnLse: fc.constantFrom(0, 1, "true", {}) }),
-  fc.record({
-    seqLens: fc.oneof(
-      fc.array(fc.integer({ min: 0, max: 5 }), { maxLength: 8 }).filter((list) =>
-        list.length !== 2
-      ),
-      fc.tuple(fc.constantFrom(-1, 6, 1.5, NaN, "3", null), fc.constantFrom(0, 5)),
-      fc.constantFrom(5, "55", {}),
-    ),
-  }),
-  fc.string().filter((name) =>
-    !/^(kvL|pos|rope|smS|qS|kS|vS|win|log|sin|out|ret|lse|seq|__proto)/.test(name)
-  )
-    .map((name) => ({ [name]: 1 })),
-);
-
-function assertTyped(label: string, work: () => unknown): void {
-  try {
-    work();
-  } catch (error) {
-    assert.ok(error instanceof KvasirError, `${label}: ${error}`);
-    assert.match(error.message, /^(q|k|v|s|vA|sA|vB|sB|options)[^]*: got /, label);
-    return;
-  }
-  assert.fail(`${label}: no error`);
-}
 
 Deno.test("random malformed options get typed errors", () => {
   fc.assert(
@@ -173,24 +112,6 @@ Deno.test("random states get typed errors, unless they fit", () => {
   );
   assert.ok(fitted > 20, `only ${fitted} fitted`);
 });
-
-/** Counts what a device is asked to do while `work` runs. */
-async function countWork(device: Device, work: () => Promise<void>): Promise<number> {
-  const engine = (device as KvasirDevice).engine as unknown as Record<string, unknown>;
-  let count = 0;
-  const asked = ["allocate", "attend", "merge", "copy", "read", "write"];
-  for (const name of asked) {
-    const original = engine[name] as (...args: unknown[]) => unknown;
-    // An own property hides the class's method until it is deleted.
-    engine[name] = (...args: unknown[]) => {
-      count++;
-      return original.apply(engine, args);
-    };
-  }
-  await work();
-  for (const name of asked) delete engine[name];
-  return count;
-}
 
 const ON: readonly BackendName[] = ["wasm", "webgpu"];
 
