@@ -11,6 +11,7 @@ import type { DType } from "@kvasir/attention";
 import golden from "../golden/flashinfer-0.5.3.json" with { type: "json" };
 import { type DecodeInputs, optionsOf } from "./decode.ts";
 import type { SmallDType } from "./formats.ts";
+import type { PrefillInputs } from "./prefill.ts";
 import { type AttentionCase, type AttentionOptions, cacheRow } from "./oracle.ts";
 import { fromCodes, store, type Stored } from "./storage.ts";
 import { goldenValue, goldenValues } from "./values.ts";
@@ -89,6 +90,59 @@ function pagesOf(kvLens: readonly number[], size: number, numPages: number | und
     (_, j) => numPages === undefined ? inUse - 1 - j : (j * 7919 + 13) % numPages,
   );
   return { size, indices };
+}
+
+/** The inputs of a case as one padded prefill call, with its mask. */
+export function goldenPrefill(c: GoldenCase): PrefillInputs {
+  const [numRequests, numQueries] = [c.qoLens.length, Math.max(...c.qoLens)];
+  const shape = {
+    numRequests,
+    numQueries,
+    qoLens: c.qoLens,
+    numQoHeads: c.numQoHeads,
+    numKvHeads: c.numKvHeads,
+    headDim: c.headDim,
+    maxKvLen: Math.max(...c.kvLens),
+    kvLens: c.kvLens,
+    kvLayout: c.kvLayout,
+    causal: c.causal,
+    ...optionsOf(c),
+  };
+  const rowSize = c.numQoHeads * c.headDim;
+  const values = new Float32Array(numRequests * numQueries * rowSize);
+  let first = 0;
+  c.qoLens.forEach((qoLen, request) => {
+    for (let i = 0; i < qoLen * rowSize; i++) {
+      values[request * numQueries * rowSize + i] = goldenValue(first + i, c.seeds.q);
+    }
+    first += qoLen * rowSize;
+  });
+  const q = store(values, c.dtype);
+  const requests = c.qoLens.map((_, request) => request);
+  const k = gather(c, shape, requests, c.seeds.k);
+  const v = gather(c, shape, requests, c.seeds.v);
+  const problem = { ...shape, mask: goldenMask(c, shape), q: q.values, k: k.values, v: v.values };
+  return { q, k, v, problem, outDtype: c.dtype };
+}
+
+/** A case's mask, padded: what its note in the list of cases says. */
+function goldenMask(
+  c: GoldenCase,
+  { numQueries, maxKvLen }: { numQueries: number; maxKvLen: number },
+): boolean[] | undefined {
+  const { customMask: note } = rawCase(c.id);
+  if (note === undefined) return undefined;
+  const mask = new Array<boolean>(c.qoLens.length * numQueries * maxKvLen).fill(false);
+  c.qoLens.forEach((qoLen, request) => {
+    const seed = note.startsWith("request b:") ? 100 + request : 4;
+    for (let i = 0; i < qoLen; i++) {
+      for (let j = 0; j < c.kvLens[request]; j++) {
+        const shows = goldenValue(i * c.kvLens[request] + j, seed) > -1;
+        mask[(request * numQueries + i) * maxKvLen + j] = shows;
+      }
+    }
+  });
+  return mask;
 }
 
 /** The inputs of a case as one padded decode call: one request a query row. */
