@@ -2,8 +2,8 @@
  * The contract between the public calls and the two backends.
  *
  * A backend owns storage and computes attention over it, nothing more: shapes, dtypes and options
- * are checked before (`options.ts`, `decode_problem.ts`), and what is to be computed arrives as a pure description
- * ({@linkcode AttentionProblem}). WebGPU lives in `webgpu/`, WASM in `cpu/`.
+ * are checked before (`decode_problem.ts`, `prefill_problem.ts`, `ragged_problem.ts`), and what is to
+ * be computed arrives as a pure description ({@linkcode AttentionProblem}). WebGPU lives in `webgpu/`, WASM in `cpu/`.
  *
  * @module
  */

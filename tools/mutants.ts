@@ -19,6 +19,8 @@ const OPTIONS = ["tests/numerics/decode_options_test.ts"];
 const POSITIONS = ["tests/numerics/decode_positions_test.ts"];
 const SPLIT = ["tests/numerics/decode_split_test.ts"];
 const MERGE = ["tests/numerics/merge_test.ts"];
+const PREFILL = ["tests/numerics/prefill_options_test.ts"];
+const MASKS = ["tests/unit/attention_mask_test.ts"];
 const ADDRESSES = ["tests/numerics/decode_addresses_test.ts"];
 const WINDOWS = "/sliding windows.*webgpu/";
 const EDGES = "/every edge.*webgpu/";
@@ -451,6 +453,89 @@ const PLANNING: readonly Mutant[] = [
     "(_, head) => v[head % numKvHeads]",
     OPTIONS,
     "/scales of each.*webgpu/",
+  ),
+  mutant(
+    "rows of a mask as long as the keys in use",
+    "src/attention_mask.ts",
+    "row * request.columns",
+    "row * request.kvLen",
+    MASKS,
+  ),
+  mutant(
+    "a mask's bits keep their shift",
+    "src/attention_mask.ts",
+    "shift === 0 ? low : low >>> shift | bytes[byte + 4] << (32 - shift)",
+    "low >>> shift",
+    MASKS,
+  ),
+  mutant(
+    "bits behind a row's last key",
+    "src/attention_mask.ts",
+    " & (0xffffffff >>> (32 - inUse))",
+    "",
+    MASKS,
+  ),
+  mutant(
+    "masks that follow on each other's bits",
+    "src/attention_mask.ts",
+    "return Math.ceil(rows * columns / 8);",
+    "return rows * columns / 8;",
+    MASKS,
+  ),
+  mutant(
+    "a mask beside causal",
+    "src/attention_mask.ts",
+    "return { causal: false, mask:",
+    "return { causal, mask:",
+    MASKS,
+  ),
+  mutant(
+    "requests of q as long as their queries",
+    "src/prefill_problem.ts",
+    "[i * rows, qoLen, kvLens[i], i]",
+    "[i * qoLen, qoLen, kvLens[i], i]",
+    PREFILL,
+    "/causal or not.*wasm/",
+  ),
+  mutant(
+    "v with k's strides",
+    "src/prefill_problem.ts",
+    "vStrides: cacheStrides(layout, { ...cache, headDim: headDimV })",
+    "vStrides: cacheStrides(layout, cache)",
+    ["tests/numerics/prefill_grid_test.ts"],
+    "/head dims.*wasm/",
+  ),
+  mutant(
+    "lse's padding stays 0",
+    "src/attend.ts",
+    "fill(-Infinity)",
+    "fill(0)",
+    PREFILL,
+    "/causal or not.*wasm/",
+  ),
+  mutant(
+    "ragged requests begin at their numbers",
+    "src/ragged_problem.ts",
+    "Uint32Array.from(kvIndptr.slice(0, -1))",
+    "Uint32Array.from(kvLens.keys())",
+    ["tests/numerics/prefill_ragged_test.ts"],
+    "/both layouts.*wasm/",
+  ),
+  mutant(
+    "ragged heads as far apart as padded ones",
+    "src/ragged_problem.ts",
+    "tokens * headDim };",
+    "numKvHeads * headDim };",
+    ["tests/numerics/prefill_ragged_test.ts"],
+    "/both layouts.*wasm/",
+  ),
+  mutant(
+    "a plan that fails is in force",
+    "src/ragged_prefill.ts",
+    "this.#plan = raggedPrefill(plan, this.#layout);",
+    "this.#plan = null;\n    this.#plan = raggedPrefill(plan, this.#layout);",
+    ["tests/numerics/prefill_ragged_test.ts"],
+    "/plans are copies.*wasm/",
   ),
   mutant(
     "staging buffers serve too early",
