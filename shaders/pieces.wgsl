@@ -2,7 +2,6 @@
 // elements), which the format of the cache decodes.
 
 import constants::{PIECE_QUADS, PIECE_WORDS};
-import package::kv_format;
 import package::kv_format::decode_quad;
 
 @if(piece_4) alias Piece = vec4<u32>;
@@ -31,20 +30,6 @@ import package::kv_format::decode_quad;
 
 @if(quad_4) fn decode_piece(piece: Piece) -> array<vec4<f32>, PIECE_QUADS> {
   return array<vec4<f32>, PIECE_QUADS>(decode_quad(piece));
-}
-
-// One quad of a piece, still encoded.
-@if(piece_1) fn piece_quad(piece: Piece, quad: u32) -> kv_format::Quad {
-  return piece;
-}
-@if(quad_1 && !piece_1) fn piece_quad(piece: Piece, quad: u32) -> kv_format::Quad {
-  return piece[quad];
-}
-@if(quad_2) fn piece_quad(piece: Piece, quad: u32) -> kv_format::Quad {
-  return vec2<u32>(piece[2u * quad], piece[2u * quad + 1u]);
-}
-@if(quad_4) fn piece_quad(piece: Piece, quad: u32) -> kv_format::Quad {
-  return piece;
 }
 
 // For formats whose quick way decodes NaN codes as numbers: bit 7 of a byte is set for a NaN code,

@@ -24,10 +24,9 @@ import package::logits::transform;
 import package::params::{Head, Work, head_at, mask_at, params, work_at};
 import package::kv_format::UNIT;
 import package::out_format;
-import package::q_format;
 import package::prefill::stage::{
-  key_of, key_rows, keys_at, load_keys, load_queries, load_values, odd_stage, q_group, q_tile_row,
-  queries_at, row_of, store_keys, store_queries, store_values, values_at,
+  key_of, key_rows, k_tile, load_keys, load_queries, load_values, odd_stage, q_tile, q_tile_row, row_of,
+  store_keys, store_queries, store_values, v_tile,
 };
 import package::rows::{any_lane, rows_max, rows_sum};
 
@@ -95,8 +94,7 @@ fn main(
   var denominator: array<f32, LANE_ROWS>;
   var output: array<vec4<f32>, LANE_ROWS * VALUE_QUADS>;
   @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-    scales[i] = head_at(row_at(work, kv_head, work.first_row + row_of(i, row_lane)).qo_head).logit_scale *
-      (q_format::UNIT * UNIT);
+    scales[i] = head_at(row_at(work, kv_head, work.first_row + row_of(i, row_lane)).qo_head).logit_scale;
     reference[i] = FIRST_REFERENCE;
     denominator[i] = 0.0;
     @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
@@ -109,12 +107,7 @@ fn main(
   var number = 0u; // of stages of v
   var k_rows = key_rows(work, kv_head, work.first_key, local);
   var k_pieces = load_keys(k_rows, 0u, local);
-  @if(resident) {
-    for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-      store_queries(load_queries(q_rows, chunk, local), q_positions, chunk, local);
-    }
-  }
-  @if(!resident) var q_quads = load_queries(q_rows, 0u, local);
+  var q_quads = load_queries(q_rows, 0u, local);
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
     var v_pieces = load_values(work, kv_head, first, local);
@@ -123,7 +116,7 @@ fn main(
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
       workgroupBarrier();
       store_keys(k_pieces, work, first, chunk, local);
-      @if(!resident) store_queries(q_quads, q_positions, chunk, local);
+      store_queries(q_quads, q_positions, chunk, local);
       workgroupBarrier();
       // The last chunk loads the next tile's first, or the last tile's again.
       var next_chunk = chunk + 1u;
@@ -132,23 +125,20 @@ fn main(
         k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
       }
       k_pieces = load_keys(k_rows, next_chunk, local);
-      @if(!resident) q_quads = load_queries(q_rows, next_chunk, local);
+      q_quads = load_queries(q_rows, next_chunk, local);
       for (var base = 0u; base < CHUNK_QUADS; base += UNROLL) {
         @unroll for (var u = 0u; u < UNROLL; u++) {
-          @unroll for (var pair = 0u; pair < 2; pair++) {
-            var keys: array<array<vec4<f32>, 2>, KEY_QUADS>;
+          @unroll for (var e = 0u; e < 4; e++) {
+            var keys: array<vec4<f32>, KEY_QUADS>;
             @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-              keys[j] = keys_at(base + u, pair, j, key_lane);
+              keys[j] = k_tile[base + u].dims[e][j][key_lane];
             }
             @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-              let queries = queries_at(q_group(chunk) + base + u, pair, i, row_lane);
-              @unroll for (var e = 0u; e < 2; e++) {
-                @unroll for (var n = 0u; n < 4; n++) {
-                  @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-                    scores[(4 * i + n) * KEY_QUADS + j] = fma(
-                      vec4<f32>(queries[e][n]), keys[j][e], scores[(4 * i + n) * KEY_QUADS + j],
-                    );
-                  }
+              let queries = q_tile[base + u].dims[e][i][row_lane];
+              @unroll for (var n = 0u; n < 4; n++) {
+                @unroll for (var j = 0u; j < KEY_QUADS; j++) {
+                  scores[(4 * i + n) * KEY_QUADS + j] =
+                    fma(vec4<f32>(queries[n]), keys[j], scores[(4 * i + n) * KEY_QUADS + j]);
                 }
               }
             }
@@ -254,7 +244,7 @@ fn main(
                 @unroll for (var i = 0u; i < LANE_ROWS; i++) {
                   let weight = p_tile[stage * STAGE_QUADS + c].keys[n][i / 4][row_lane][i % 4];
                   @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                    let value = values_at(c, n * VALUE_QUADS + h, key_lane);
+                    let value = v_tile[c][n * VALUE_QUADS + h][key_lane];
                     output[i * VALUE_QUADS + h] = select(
                       fma(vec4<f32>(weight), value, output[i * VALUE_QUADS + h]),
                       output[i * VALUE_QUADS + h], weight == 0.0,
@@ -269,7 +259,7 @@ fn main(
                 @unroll for (var n = 0u; n < 4; n++) {
                   var values: array<vec4<f32>, VALUE_QUADS>;
                   @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                    values[h] = values_at(base + u, n * VALUE_QUADS + h, key_lane);
+                    values[h] = v_tile[base + u][n * VALUE_QUADS + h][key_lane];
                   }
                   @unroll for (var i = 0u; i < ROW_QUADS; i++) {
                     let weights = p_tile[stage * STAGE_QUADS + base + u].keys[n][i][row_lane];

@@ -11,19 +11,6 @@ fn decode_quad(words: Quad) -> vec4<f32> {
   return bitcast<vec4<f32>>(vec4<u32>(low.x, high.x, low.y, high.y));
 }
 
-// Two elements a word, as tiles in workgroup memory hold them.
-fn pairs(words: Quad) -> vec2<u32> {
-  return words;
-}
-
-fn unpack_pair(word: u32) -> vec2<f32> {
-  return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
-}
-
-fn is_finite_pair(word: u32) -> bool {
-  return (word & 0x7f80u) != 0x7f80u && (word & 0x7f800000u) != 0x7f800000u;
-}
-
 fn encode_quad(values: vec4<f32>) -> Quad {
   let bits = bfloat_bits(values);
   return bits.xz | (bits.yw << vec2<u32>(16u));

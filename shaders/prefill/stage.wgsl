@@ -7,13 +7,13 @@
 // with.
 
 import constants::{
-  CHUNK_QUADS, FILLING, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PIECE_QUADS, Q_GROUPS, Q_LOADS, QK_QUADS,
-  ROW_LANES, ROW_QUADS, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES,
+  ROW_QUADS, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::address::{k_row, slot_of, v_row};
 import package::kv_format;
 import package::params::{Work, params};
-import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks, piece_quad};
+import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
 import package::q_format;
 import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 
@@ -21,78 +21,22 @@ import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
 @group(0) @binding(4) var<storage, read> v: array<Piece>;
 
-// Tiles hold 16-bit elements two a word, since the bytes that workgroup memory can hand out are what
-// limits the products; other elements as float32.
-@if(q_packed) alias RowVector = vec4<u32>;
-@else alias RowVector = vec4<f32>;
-@if(q_packed) const Q_STEPS = 2;
-@else const Q_STEPS = 4;
-@if(k_packed) alias KeyVector = vec4<u32>;
-@else alias KeyVector = vec4<f32>;
-@if(k_packed) const K_STEPS = 2;
-@else const K_STEPS = 4;
-@if(v_packed) alias ValueVector = vec2<u32>;
-@else alias ValueVector = vec4<f32>;
-
-// A quad of dims: each dim's (or pair's) rows or keys, by the lane's vector and the lane. The lanes that
-// store side by side come from neighbouring quads, which the filling moves to other banks.
+// A quad of dims: each dim's rows (or keys), by the lane's vector and the lane. The lanes that store
+// side by side come from neighbouring quads, which the filling moves to other banks.
 struct RowGroup {
-  dims: array<array<array<RowVector, ROW_LANES>, ROW_QUADS>, Q_STEPS>,
-  filling: array<vec4<f32>, FILLING>,
+  dims: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, 4>,
+  filling: array<vec4<f32>, 2>,
 }
 struct KeyGroup {
-  dims: array<array<array<KeyVector, KEY_LANES>, KEY_QUADS>, K_STEPS>,
-  filling: array<vec4<f32>, FILLING>,
+  dims: array<array<array<vec4<f32>, KEY_LANES>, KEY_QUADS>, 4>,
+  filling: array<vec4<f32>, 2>,
 }
 
-var<workgroup> q_tile: array<RowGroup, Q_GROUPS>;
+var<workgroup> q_tile: array<RowGroup, CHUNK_QUADS>;
 var<workgroup> k_tile: array<KeyGroup, CHUNK_QUADS>;
-var<workgroup> v_tile: array<array<array<ValueVector, KEY_LANES>, 4 * VALUE_QUADS>, STAGE_QUADS>;
+var<workgroup> v_tile: array<array<array<vec4<f32>, KEY_LANES>, 4 * VALUE_QUADS>, STAGE_QUADS>;
 // The last stage of v with a number that is not finite, counted from 1.
 var<workgroup> odd_stage: atomic<u32>;
-
-// Where the queries of a chunk begin in their tile: all chunks stay there, if there is room.
-@if(resident) fn q_group(chunk: u32) -> u32 {
-  return chunk * CHUNK_QUADS;
-}
-@else fn q_group(chunk: u32) -> u32 {
-  return 0u;
-}
-
-// A lane's vector of rows, of keys, of values for a pair of dims (two dims' vectors), from their tiles.
-@if(q_packed) fn queries_at(group: u32, pair: u32, vector: u32, row_lane: u32) -> array<vec4<f32>, 2> {
-  let words = q_tile[group].dims[pair][vector][row_lane];
-  let a = q_format::unpack_pair(words.x);
-  let b = q_format::unpack_pair(words.y);
-  let c = q_format::unpack_pair(words.z);
-  let d = q_format::unpack_pair(words.w);
-  return array<vec4<f32>, 2>(vec4<f32>(a.x, b.x, c.x, d.x), vec4<f32>(a.y, b.y, c.y, d.y));
-}
-@else fn queries_at(group: u32, pair: u32, vector: u32, row_lane: u32) -> array<vec4<f32>, 2> {
-  return array<vec4<f32>, 2>(
-    q_tile[group].dims[2u * pair][vector][row_lane], q_tile[group].dims[2u * pair + 1u][vector][row_lane],
-  );
-}
-@if(k_packed) fn keys_at(group: u32, pair: u32, vector: u32, key_lane: u32) -> array<vec4<f32>, 2> {
-  let words = k_tile[group].dims[pair][vector][key_lane];
-  let a = kv_format::unpack_pair(words.x);
-  let b = kv_format::unpack_pair(words.y);
-  let c = kv_format::unpack_pair(words.z);
-  let d = kv_format::unpack_pair(words.w);
-  return array<vec4<f32>, 2>(vec4<f32>(a.x, b.x, c.x, d.x), vec4<f32>(a.y, b.y, c.y, d.y));
-}
-@else fn keys_at(group: u32, pair: u32, vector: u32, key_lane: u32) -> array<vec4<f32>, 2> {
-  return array<vec4<f32>, 2>(
-    k_tile[group].dims[2u * pair][vector][key_lane], k_tile[group].dims[2u * pair + 1u][vector][key_lane],
-  );
-}
-@if(v_packed) fn values_at(group: u32, vector: u32, key_lane: u32) -> vec4<f32> {
-  let words = v_tile[group][vector][key_lane];
-  return vec4<f32>(kv_format::unpack_pair(words.x), kv_format::unpack_pair(words.y));
-}
-@else fn values_at(group: u32, vector: u32, key_lane: u32) -> vec4<f32> {
-  return v_tile[group][vector][key_lane];
-}
 
 // The row (or key) of a lane's place in a tile: four side by side, then 4 · lanes further.
 fn row_of(place: u32, row_lane: u32) -> u32 {
@@ -147,15 +91,9 @@ fn load_queries(rows: array<u32, Q_LOADS>, chunk: u32, local: u32) -> array<q_fo
   return quads;
 }
 
-@if(q_packed) fn store_query(row: u32, group: u32, quad: q_format::Quad) {
-  let words = q_format::pairs(quad);
-  @unroll for (var e = 0u; e < 2; e++) {
-    q_tile[group].dims[e][row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = words[e];
-  }
-}
-@else fn store_query(row: u32, group: u32, values: vec4<f32>) {
+fn store_query(row: u32, quad: u32, values: vec4<f32>) {
   @unroll for (var e = 0u; e < 4; e++) {
-    q_tile[group].dims[e][row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
+    q_tile[quad].dims[e][row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
   }
 }
 
@@ -166,15 +104,15 @@ fn store_queries(
     let row = q_tile_row(n, local);
     if (row < TILE_ROWS) {
       let place = q_place(local);
-      let group = q_group(chunk) + place;
-      @if(q_packed) store_query(row, group, quads[n]);
-      @if(!q_packed && !rope) store_query(row, group, q_format::decode_quad(quads[n]));
+      @if(!rope) {
+        store_query(row, place, q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT));
+      }
       @if(rope) {
         let turn = turn_of(positions[n], min(quad_at(chunk, place), HALF_QUADS - 1u));
-        let lower = q_format::decode_quad(quads[2 * n]);
-        let upper = q_format::decode_quad(quads[2 * n + 1]);
-        store_query(row, group, turned_lower(lower, upper, turn));
-        store_query(row, group + Q_SPAN, turned_upper(lower, upper, turn));
+        let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * kv_format::UNIT);
+        let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * kv_format::UNIT);
+        store_query(row, place, turned_lower(lower, upper, turn));
+        store_query(row, place + Q_SPAN, turned_upper(lower, upper, turn));
       }
     }
   }
@@ -216,14 +154,9 @@ fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<Piece, 
   return pieces;
 }
 
-@if(k_packed) fn store_key(key: u32, group: u32, words: vec2<u32>) {
-  @unroll for (var e = 0u; e < 2; e++) {
-    k_tile[group].dims[e][key / (4u * KEY_LANES)][(key / 4u) % KEY_LANES][key % 4u] = words[e];
-  }
-}
-@else fn store_key(key: u32, group: u32, values: vec4<f32>) {
+fn store_key(key: u32, quad: u32, values: vec4<f32>) {
   @unroll for (var e = 0u; e < 4; e++) {
-    k_tile[group].dims[e][key / (4u * KEY_LANES)][(key / 4u) % KEY_LANES][key % 4u] = values[e];
+    k_tile[quad].dims[e][key / (4u * KEY_LANES)][(key / 4u) % KEY_LANES][key % 4u] = values[e];
   }
 }
 
@@ -235,8 +168,7 @@ fn store_keys(
     if (key < TILE_KEYS) {
       let place = k_place(local);
       @if(!rope) {
-        @if(k_packed) let quads = exact_pairs(pieces[n]);
-        @else let quads = exact_quads(pieces[n]);
+        let quads = exact_quads(pieces[n]);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
           store_key(key, place + u, quads[u]);
         }
@@ -284,29 +216,21 @@ fn store_values(pieces: array<Piece, V_LOADS>, local: u32, number: u32, looks: b
     let key = v_key(n, local);
     if (key < 4u * STAGE_QUADS) {
       let quad = v_quad(n, local);
-      @if(v_packed) let quads = exact_pairs(pieces[n]);
-      @else let quads = exact_quads(pieces[n]);
+      let quads = exact_quads(pieces[n]);
       @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
         v_tile[key / 4u][(key % 4u) * VALUE_QUADS + (quad + u) / KEY_LANES][(quad + u) % KEY_LANES] =
           quads[u];
       }
       if (looks) {
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-          if (!is_finite_vector(quads[u])) {
+          let exponents = bitcast<vec4<u32>>(quads[u]) & vec4<u32>(0x7f800000u);
+          if (any(exponents == vec4<u32>(0x7f800000u))) {
             atomicMax(&odd_stage, number);
           }
         }
       }
     }
   }
-}
-
-@if(v_packed) fn is_finite_vector(words: vec2<u32>) -> bool {
-  return kv_format::is_finite_pair(words.x) && kv_format::is_finite_pair(words.y);
-}
-@else fn is_finite_vector(values: vec4<f32>) -> bool {
-  let exponents = bitcast<vec4<u32>>(values) & vec4<u32>(0x7f800000u);
-  return all(exponents != vec4<u32>(0x7f800000u));
 }
 
 @if(!nan_marks) fn exact_quads(piece: Piece) -> array<vec4<f32>, PIECE_QUADS> {
@@ -323,25 +247,4 @@ fn store_values(pieces: array<Piece, V_LOADS>, local: u32, number: u32, looks: b
     }
   }
   return quads;
-}
-
-// The same as pairs. Only halves come with marks.
-@if(k_packed || v_packed) fn exact_pairs(piece: Piece) -> array<vec2<u32>, PIECE_QUADS> {
-  var words: array<vec2<u32>, PIECE_QUADS>;
-  @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-    words[u] = kv_format::pairs(piece_quad(piece, u));
-  }
-  @if(nan_marks) {
-    if ((nan_mark(piece) & 0x80808080u) != 0u) {
-      let marks = nan_marks(piece);
-      @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-        let mark = mark_word(marks, u);
-        words[u].x |= select(0u, 0x7e00u, (mark & 0x80u) != 0u) |
-          select(0u, 0x7e000000u, (mark & 0x8000u) != 0u);
-        words[u].y |= select(0u, 0x7e00u, (mark & 0x800000u) != 0u) |
-          select(0u, 0x7e000000u, (mark & 0x80000000u) != 0u);
-      }
-    }
-  }
-  return words;
 }

@@ -15,8 +15,6 @@ export interface Format {
   readonly quadWords: 1 | 2 | 4;
   /** Whether it decodes NaN codes as numbers, so that they must be found beside it. */
   readonly nanMarks: boolean;
-  /** Whether its elements can be kept two a word (16-bit floats, or FP8 by way of halves). */
-  readonly pairs: boolean;
 }
 
 /** Modules whose NaN codes must be marked. */
@@ -35,19 +33,6 @@ const FP8_ENCODERS: Readonly<Record<string, string>> = {
   float8_e4m3fn: "formats/e4m3_encode",
   float8_e5m2: "formats/e5m2_encode",
 };
-
-/** Modules with elements that can be kept two a word. */
-const PAIRED: readonly string[] = [
-  "formats/f16",
-  "formats/bf16",
-  "formats/e4m3_halves",
-  "formats/e5m2_halves",
-];
-
-/** Whether a module's elements can be kept two a word. */
-export function hasPairs(module: string): boolean {
-  return PAIRED.includes(module);
-}
 
 /** Whether a module's NaN codes must be marked. */
 export function needsNanMarks(module: string): boolean {
@@ -81,6 +66,5 @@ function format(module: string, dtype: DType): Format {
     module,
     quadWords: bytesPerElement(dtype) as 1 | 2 | 4,
     nanMarks: needsNanMarks(module),
-    pairs: hasPairs(module),
   };
 }

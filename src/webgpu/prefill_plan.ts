@@ -196,10 +196,6 @@ function kernelOf(
   const conditions = {
     subgroups: rung === "subgroups",
     ragged: shape.isRagged,
-    resident: shape.isResident,
-    q_packed: shape.packed.q,
-    k_packed: shape.packed.k,
-    v_packed: shape.packed.v,
     masked: problem.mask !== null,
     paged: problem.pageTable !== null,
     rope: problem.rope !== null,
@@ -220,9 +216,7 @@ function kernelOf(
     `out-${outDtype}`,
     `d${headDim}${headDimV === headDim ? "" : `x${headDimV}`}`,
     `rows${c.ROW_LANES}x${c.LANE_ROWS}.keys${c.KEY_LANES}x${c.LANE_KEYS}`,
-    `chunk${c.CHUNK_QUADS}.stage${c.STAGE_QUADS}.by${c.UNROLL}.piece${shape.pieceElements}${
-      shape.isResident ? ".resident" : ""
-    }`,
+    `chunk${c.CHUNK_QUADS}.stage${c.STAGE_QUADS}.by${c.UNROLL}.piece${shape.pieceElements}`,
     ...variants,
     ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),
   ].join(".");

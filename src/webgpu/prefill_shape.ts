@@ -9,8 +9,10 @@ import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { HEAD_DIM_MULTIPLE, QUAD } from "./decode_shape.ts";
-import { cacheFormat, hasPairs, inputModule } from "./formats.ts";
 import { MAX_LANE_OUTPUT, type PrefillTuning, prefillTuning } from "./prefill_tuning.ts";
+
+/** Vectors that move a quad of dims to other banks. */
+const FILLING = 2;
 
 /** The layout of the kernel, as the constants of shaders/prefill.wgsl. */
 export interface PrefillShape {
@@ -25,23 +27,8 @@ export interface PrefillShape {
   readonly isRagged: boolean;
   readonly tileRows: number;
   readonly tileKeys: number;
-  /** Which tiles hold their elements two a word. */
-  readonly packed: PackedTiles;
-  /** Whether the tile of q holds whole rows. */
-  readonly isResident: boolean;
   /** Bytes of workgroup memory. */
   readonly memory: number;
-}
-
-/** Which tiles hold their elements two a word: what is rotated needs float32. */
-export type PackedTiles = Readonly<Record<"q" | "k" | "v", boolean>>;
-
-function packedTiles(
-  { qDtype, kvDtype, rope }: AttentionProblem,
-  capabilities: Capabilities,
-): PackedTiles {
-  const { pairs } = cacheFormat(kvDtype, capabilities);
-  return { q: rope === null && hasPairs(inputModule(qDtype)), k: rope === null && pairs, v: pairs };
 }
 
 /** Lays the kernel out. Throws `LimitError` for head dims that it cannot take. */
@@ -74,36 +61,27 @@ export function prefillShape(
   );
   const workgroup = rowLanes * keyLanes;
   const halves = rope ? 2 : 1;
-  const packed = packedTiles(problem, capabilities);
 
   // Chunks and stages shrink until the tiles fit.
   let chunkQuads = Math.max(halves, Math.min(tuning.chunkQuads, powerOfTwoFrom(headDim / QUAD)));
   let stageQuads = Math.min(tuning.stageQuads, keyLanes);
-  const filling = () => Math.max(1, 8 / chunkQuads); // as stage.wgsl stores
-  const size = (name: keyof PackedTiles) => packed[name] ? 2 : 4;
-  const groupBytes = (rows: number, name: keyof PackedTiles) =>
-    QUAD * rows * size(name) + 16 * filling();
-  const bytes = (isResident: boolean) =>
-    (isResident ? Math.ceil(headDim / QUAD / chunkQuads) : 1) * chunkQuads *
-      groupBytes(rowLanes * laneRows, "q") +
-    chunkQuads * groupBytes(keyLanes * laneKeys, "k") +
-    stageQuads * QUAD * valueQuads * keyLanes * QUAD * size("v") +
-    16 * keyLanes * (laneRows * rowLanes + 1) + 16 +
-    (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
-  while (bytes(false) > memory && (stageQuads > 1 || chunkQuads > halves)) {
+  const bytes = () =>
+    16 * (chunkQuads * (rowLanes * laneRows + keyLanes * laneKeys + 2 * FILLING) +
+        stageQuads * QUAD * valueQuads * keyLanes + keyLanes * (laneRows * rowLanes + 1)) +
+    16 + (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
+  while (bytes() > memory && (stageQuads > 1 || chunkQuads > halves)) {
     if (stageQuads > 1 && stageQuads * valueQuads * QUAD >= chunkQuads * laneKeys) stageQuads /= 2;
     else if (chunkQuads > halves) chunkQuads /= 2;
     else stageQuads /= 2;
   }
-  if (bytes(false) > memory) {
+  if (bytes() > memory) {
     throw new LimitError("q", {
-      got: `head dims of ${headDim} and ${headDimV}, which take ${bytes(false)} bytes a workgroup`,
+      got: `head dims of ${headDim} and ${headDimV}, which take ${bytes()} bytes a workgroup`,
       expected: `at most ${memory}, this device's maxComputeWorkgroupStorageSize`,
       hint: "Use the WASM backend, or a device with more workgroup memory.",
     });
   }
 
-  const isResident = bytes(true) <= memory;
   const elementBytes = bytesPerElement(problem.kvDtype);
   const pieceElements =
     [16, 8, 4].map((piece) => piece / elementBytes).find((elements) =>
@@ -139,8 +117,6 @@ export function prefillShape(
       V_QUADS: headDimV / QUAD,
       VALUE_QUADS: valueQuads,
       PIECE_QUADS: pieceQuads,
-      Q_GROUPS: (isResident ? Math.ceil(headDim / QUAD / chunkQuads) : 1) * chunkQuads,
-      FILLING: filling(),
       Q_LOADS: loads(tileRows * chunkQuads / halves),
       K_LOADS: loads(tileKeys * chunkQuads / halves / pieceQuads),
       V_LOADS: loads(QUAD * stageQuads * keyLanes * valueQuads / pieceQuads),
@@ -151,9 +127,7 @@ export function prefillShape(
     isRagged: headDim / QUAD % chunkQuads !== 0,
     tileRows,
     tileKeys,
-    packed,
-    isResident,
-    memory: bytes(isResident),
+    memory: bytes(),
   };
 }
 
