@@ -3,7 +3,8 @@
  * oracle is slow. Their reference is their own code.
  */
 
-import { type PrefillSpec, prefillTest, runRagged } from "../support/prefill.ts";
+import { type PrefillSpec, prefillTest } from "../support/prefill.ts";
+import { runRagged } from "../support/ragged.ts";
 
 const HALF = { qDtype: "float16", kvDtype: "float16" } as const;
 const LAYOUTS = ["NHD", "HND"] as const;

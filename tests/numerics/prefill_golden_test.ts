@@ -3,7 +3,8 @@
 import { onEachBackend } from "../support/device.ts";
 import { goldenPrefill } from "../support/golden.ts";
 import { checkGolden, prepareWith } from "../support/golden_check.ts";
-import { runPrefill, runRagged, runSinglePrefill } from "../support/prefill.ts";
+import { runPrefill, runSinglePrefill } from "../support/prefill.ts";
+import { runRagged } from "../support/ragged.ts";
 
 const SINGLE = [
   "group3",

@@ -71,17 +71,14 @@ prefillTest(
   })),
 );
 
-/** What each dtype of q is combined with. */
+/** Every dtype as q's, the cache's and the output's; other files have more pairs. */
 const DTYPES: readonly (readonly [q: DType, kv: DType, out?: DType])[] = [
-  ["float32", "float32"],
   ["float32", "float8_e4m3fn"],
   ["float16", "float16"],
-  ["float16", "float8_e5m2"],
   ["bfloat16", "bfloat16"],
   ["float8_e4m3fn", "float8_e4m3fn"],
-  ["float8_e5m2", "float16", "float8_e5m2"],
+  ["float8_e5m2", "float8_e5m2", "float8_e5m2"],
   ["float16", "float8_e4m3fn", "float8_e4m3fn"],
-  ["float32", "float16", "bfloat16"],
 ];
 
 for (const [qDtype, kvDtype, outDtype] of DTYPES) {
@@ -106,11 +103,9 @@ for (const [qDtype, kvDtype, outDtype] of DTYPES) {
 
 const HEAD_DIMS: readonly (readonly [dim: number, dimV: number, kvDtype: DType, group: number])[] =
   [
-    [8, 8, "float32", 3],
     [40, 40, "float8_e4m3fn", 2],
     [64, 64, "bfloat16", 4],
     [80, 80, "float16", 3],
-    [128, 128, "float16", 4],
     [128, 128, "float8_e4m3fn", 5],
     [192, 128, "float16", 2],
     [256, 256, "float16", 2],

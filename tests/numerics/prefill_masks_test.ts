@@ -10,9 +10,9 @@ import {
   type PrefillSpec,
   prefillTest,
   runPrefill,
-  runRagged,
   runSinglePrefill,
 } from "../support/prefill.ts";
+import { runRagged } from "../support/ragged.ts";
 
 const BASE = { heads: [3, 1], headDim: 16, maskDensity: 0.6 } as const;
 

@@ -14,8 +14,8 @@ import {
   makePrefill,
   type PrefillSpec,
   runPrefill,
-  runRagged,
 } from "../support/prefill.ts";
+import { runRagged } from "../support/ragged.ts";
 
 // Each run on a GPU compiles a kernel, which software adapters do slowly.
 const RUNS = Deno.env.get("KVASIR_PROPERTY_RUNS");

@@ -6,13 +6,12 @@ import { assertSameAnswer, assertSameBits } from "../support/bits.ts";
 import { onEachBackend } from "../support/device.ts";
 import {
   checkPrefill,
-  indptrOf,
   makePrefill,
   type PrefillSpec,
   prefillTest,
   runPrefill,
-  runRagged,
 } from "../support/prefill.ts";
+import { indptrOf, runRagged } from "../support/ragged.ts";
 import { normals } from "../support/values.ts";
 
 const SMALL = {

@@ -1,6 +1,6 @@
 /**
  * Prefill calls as data: what to draw, what to ask, and the check against the oracle. Inputs are
- * padded; ragged calls are made of their rows, and give answers in the padded form.
+ * padded; ragged.ts makes ragged calls of them.
  *
  * Queries and tokens behind a request's lengths are always NaN, so that every case with lengths is
  * also a test that unused slots are never read.
@@ -10,7 +10,6 @@
 
 import {
   batchPrefillWithPaddedKvCache,
-  BatchPrefillWithRaggedKvCache,
   type Device,
   type DType,
   type MaskOptions,
@@ -127,7 +126,9 @@ export function maskOptions(
 }
 
 /** The mask of each request, whole. */
-function masksOf({ mask, numRequests, numQueries = 1, maxKvLen }: AttentionCase) {
+export function masksOf(
+  { mask, numRequests, numQueries = 1, maxKvLen }: AttentionCase,
+): boolean[][] | null {
   if (!mask) return null;
   const all = Array.from(mask);
   const size = numQueries * maxKvLen;
@@ -135,7 +136,11 @@ function masksOf({ mask, numRequests, numQueries = 1, maxKvLen }: AttentionCase)
 }
 
 /** The shapes of k and v: [...outer, length and heads in their order, dim]. */
-function cacheShapes(p: AttentionCase, outer: readonly number[], length: number) {
+export function cacheShapes(
+  p: AttentionCase,
+  outer: readonly number[],
+  length: number,
+): [k: number[], v: number[]] {
   const inner = p.kvLayout === "NHD" ? [length, p.numKvHeads] : [p.numKvHeads, length];
   return [[...outer, ...inner, p.headDim], [...outer, ...inner, p.headDimV ?? p.headDim]];
 }
@@ -189,102 +194,6 @@ export async function runSinglePrefill(
   using out = result.out;
   using lse = result.lse;
   return { out: await out.read(), lse: await lse.read() };
-}
-
-/** The lengths of a case's requests. */
-function lengthsOf(p: AttentionCase): { qoLens: readonly number[]; kvLens: readonly number[] } {
-  const all = (length: number) => new Array<number>(p.numRequests).fill(length);
-  return { qoLens: p.qoLens ?? all(p.numQueries ?? 1), kvLens: p.kvLens ?? all(p.maxKvLen) };
-}
-
-/** Where each length begins in their sum, and the sum. */
-export function indptrOf(lengths: readonly number[]): number[] {
-  let sum = 0;
-  return [0, ...lengths.map((length) => sum += length)];
-}
-
-/** Copies rows of `size` elements: `sources` are the rows to take. */
-function gatherRows(stored: Stored, sources: readonly number[], size: number): Uint8Array {
-  const bytes = size * stored.bytes.length / stored.values.length;
-  const gathered = new Uint8Array(sources.length * bytes);
-  sources.forEach((source, row) =>
-    gathered.set(stored.bytes.subarray(source * bytes, (source + 1) * bytes), row * bytes)
-  );
-  return gathered;
-}
-
-/** The rows of a padded tensor that its lengths leave. */
-function rowsInUse(lengths: readonly number[], room: number): number[] {
-  return lengths.flatMap((length, request) => Array.from({ length }, (_, i) => request * room + i));
-}
-
-/** The rows of k or v, each of one head, in the order of the ragged tensor. */
-function cacheRowsInUse(p: AttentionCase, kvLens: readonly number[]): number[] {
-  const heads = Array.from({ length: p.numKvHeads }, (_, head) => head);
-  const tokens = kvLens.flatMap((length, request) =>
-    Array.from({ length }, (_, token) => [request, token] as const)
-  );
-  const rowAt = (request: number, token: number, head: number) =>
-    cacheRow(p, request, token, head, 1);
-  return p.kvLayout === "NHD"
-    ? tokens.flatMap(([request, token]) => heads.map((head) => rowAt(request, token, head)))
-    : heads.flatMap((head) => tokens.map(([request, token]) => rowAt(request, token, head)));
-}
-
-/** Plans and runs the ragged call over the rows in use; the answer is padded again. */
-export async function runRagged(
-  device: Device,
-  { q, k, v, problem: p, outDtype }: PrefillInputs,
-  form: MaskForm = "booleans",
-): Promise<DecodeAnswer> {
-  const { numQueries = 1, headDim, headDimV = headDim, numQoHeads } = p;
-  const { qoLens, kvLens } = lengthsOf(p);
-  const [qoIndptr, kvIndptr] = [indptrOf(qoLens), indptrOf(kvLens)];
-  const [qoRows, kvRows] = [qoIndptr[qoIndptr.length - 1], kvIndptr[kvIndptr.length - 1]];
-  const masks = masksOf(p)?.map((mask, request) =>
-    Array.from(
-      { length: qoLens[request] },
-      (_, i) => mask.slice(i * p.maxKvLen, i * p.maxKvLen + kvLens[request]),
-    ).flat()
-  ) ?? null;
-  const prefill = new BatchPrefillWithRaggedKvCache(device, { kvLayout: p.kvLayout });
-  prefill.plan({
-    ...optionsOf(p),
-    ...maskOptions(masks, form),
-    causal: p.causal,
-    qoIndptr,
-    kvIndptr,
-    numQoHeads,
-    numKvHeads: p.numKvHeads,
-    headDim,
-    headDimV,
-    qDtype: q.dtype,
-    kvDtype: k.dtype,
-    outDtype,
-  });
-  const queries = rowsInUse(qoLens, numQueries);
-  const cacheRows = cacheRowsInUse(p, kvLens);
-  const [kShape, vShape] = cacheShapes(p, [], kvRows);
-  using qTensor = device.tensorFromBytes(
-    gatherRows(q, queries, numQoHeads * headDim),
-    [qoRows, numQoHeads, headDim],
-    q.dtype,
-  );
-  using kTensor = device.tensorFromBytes(gatherRows(k, cacheRows, headDim), kShape, k.dtype);
-  using vTensor = device.tensorFromBytes(gatherRows(v, cacheRows, headDimV), vShape, v.dtype);
-  const result = await prefill.run(qTensor, kTensor, vTensor, { returnLse: true });
-  using outTensor = result.out;
-  using lseTensor = result.lse;
-  const [ragged, raggedLse] = [await outTensor.read(), await lseTensor.read()];
-  const rows = p.numRequests * numQueries;
-  const out = new Float32Array(rows * numQoHeads * headDimV);
-  const lse = new Float32Array(rows * numQoHeads).fill(-Infinity);
-  queries.forEach((row, i) => {
-    const size = numQoHeads * headDimV;
-    out.set(ragged.subarray(i * size, (i + 1) * size), row * size);
-    lse.set(raggedLse.subarray(i * numQoHeads, (i + 1) * numQoHeads), row * numQoHeads);
-  });
-  return { out, lse };
 }
 
 /** A spec in a few words, for the names of failures. */
