@@ -80,11 +80,11 @@ fn main(
 
   // The rows of q that this lane loads, and what the tile's rows see.
   var q_rows: array<u32, Q_LOADS>;
-  var q_positions: array<u32, Q_LOADS>;
+  var q_positions: array<i32, Q_LOADS>;
   @unroll for (var n = 0u; n < Q_LOADS; n++) {
     let row = row_at(work, kv_head, work.first_row + q_tile_row(n, local));
     q_rows[n] = (work.q_row + row.query) * params.q_token + row.qo_head * params.q_head;
-    q_positions[n] = u32(max(row.position, 0));
+    q_positions[n] = row.position;
   }
   let least_position = row_at(work, kv_head, work.first_row).position;
   let most_position = row_at(work, kv_head, work.first_row + TILE_ROWS - 1u).position;

@@ -25,6 +25,13 @@ fn turn_of(position: u32, quad: u32) -> Turn {
   );
 }
 
+// Where there are more queries than keys, the first stand before position 0.
+fn turn_of_signed(position: i32, quad: u32) -> Turn {
+  var turn = turn_of(u32(abs(position)), quad);
+  turn.sine = select(turn.sine, -turn.sine, position < 0);
+  return turn;
+}
+
 fn turned_lower(lower: vec4<f32>, upper: vec4<f32>, turn: Turn) -> vec4<f32> {
   return lower * turn.cosine - upper * turn.sine;
 }

@@ -15,7 +15,7 @@ import package::kv_format;
 import package::params::{Work, params};
 import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
 import package::q_format;
-import package::rope::{Turn, turn_of, turned_lower, turned_upper};
+import package::rope::{Turn, turn_of, turn_of_signed, turned_lower, turned_upper};
 
 @group(0) @binding(2) var<storage, read> q: array<q_format::Quad>;
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
@@ -98,7 +98,7 @@ fn store_query(row: u32, quad: u32, values: vec4<f32>) {
 }
 
 fn store_queries(
-  quads: array<q_format::Quad, Q_LOADS * PAIR>, positions: array<u32, Q_LOADS>, chunk: u32, local: u32,
+  quads: array<q_format::Quad, Q_LOADS * PAIR>, positions: array<i32, Q_LOADS>, chunk: u32, local: u32,
 ) {
   @unroll for (var n = 0u; n < Q_LOADS; n++) {
     let row = q_tile_row(n, local);
@@ -108,7 +108,7 @@ fn store_queries(
         store_query(row, place, q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT));
       }
       @if(rope) {
-        let turn = turn_of(positions[n], min(quad_at(chunk, place), HALF_QUADS - 1u));
+        let turn = turn_of_signed(positions[n], min(quad_at(chunk, place), HALF_QUADS - 1u));
         let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * kv_format::UNIT);
         let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * kv_format::UNIT);
         store_query(row, place, turned_lower(lower, upper, turn));

@@ -85,11 +85,11 @@ export function headWords(problem: AttentionProblem): Uint32Array<ArrayBuffer> {
   return new Uint32Array(floats.buffer);
 }
 
-/** The keys of the longest request. */
+/** The keys or queries of the longest request: positions lie below, on either side of 0. */
 export function longestRequest({ requests }: AttentionProblem): number {
   let keys = 0;
   for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    keys = Math.max(keys, requests[at + 2]);
+    keys = Math.max(keys, requests[at + 1], requests[at + 2]);
   }
   return keys;
 }

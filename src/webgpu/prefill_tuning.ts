@@ -35,20 +35,37 @@ export interface PrefillNeeds {
   readonly headDimV: number;
 }
 
-const SMALL_MEMORY = 32_768;
+/** Workgroup memory from which on tiles are large: less suits GPUs with little, and software adapters. */
+const LARGE_MEMORY = 40_960;
 
 /** The constants for a problem. */
-export function prefillTuning({ memory, rows, headDimV }: PrefillNeeds): PrefillTuning {
-  const isSmall = memory < SMALL_MEMORY;
-  const keyLanes = headDimV > 256 ? 32 : isSmall && headDimV <= 128 ? 8 : 16;
+export function prefillTuning(needs: PrefillNeeds): PrefillTuning {
+  return needs.memory >= LARGE_MEMORY ? largeTiles(needs) : smallTiles(needs);
+}
+
+function largeTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
+  const keyLanes = headDimV > 256 ? 32 : 16;
   return {
     rowLanes: rows <= 8 ? 2 : rows <= 16 || keyLanes === 32 ? 4 : 8,
     keyLanes,
-    laneRows: rows <= 32 || isSmall ? 4 : 8,
-    laneKeys: isSmall ? 4 : 8,
+    laneRows: rows <= 32 ? 4 : 8,
+    laneKeys: 8,
     chunkQuads: 4,
     stageQuads: 4,
-    unroll: isSmall ? 1 : 2,
+    unroll: 2,
+    workgroups: 264,
+  };
+}
+
+function smallTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
+  return {
+    rowLanes: rows <= 8 ? 2 : rows <= 16 || headDimV > 256 ? 4 : 8,
+    keyLanes: headDimV > 128 ? 16 : 8,
+    laneRows: 4,
+    laneKeys: 4,
+    chunkQuads: 4,
+    stageQuads: 4,
+    unroll: 1,
     workgroups: 264,
   };
 }
