@@ -17,8 +17,8 @@
 // of those, and sums have constant indices (bench/NOTES.md).
 
 import constants::{
-  CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS,
-  STAGE_QUADS, TILE_KEYS, TILE_ROWS, UNROLL, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS, RUN,
+  STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
 import package::params::{Head, Work, head_at, mask_at, params, work_at};
@@ -41,13 +41,18 @@ const FIRST_REFERENCE = -1.7e38;
 const GROWTH = 8.0;
 const MINUS_INFINITY_BITS = 0xff800000u;
 
-// Weights of a block of 4 · KEY_LANES keys: a quad of keys, each with its rows, by the lane's vector and
+// Weights of a block of RUN · KEY_LANES keys: a run of keys, each with its rows, by the lane's vector and
 // the lane. The filling moves neighbours to other banks.
 struct WeightGroup {
-  keys: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, 4>,
+  keys: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, RUN>,
   filling: vec4<f32>,
 }
 var<workgroup> p_tile: array<WeightGroup, KEY_LANES>;
+
+// The weights of key `n` of a quad of the block's keys, for a vector of rows.
+fn weights_at(quad: u32, n: u32, vector: u32, row_lane: u32) -> vec4<f32> {
+  return p_tile[quad * (4u / RUN) + n / RUN].keys[n % RUN][vector][row_lane];
+}
 
 // A packed row's query, position and head; rows past the end repeat the last.
 struct Row {
@@ -175,14 +180,15 @@ fn main(
         let row = row_at(work, kv_head, work.first_row + row_of(i, row_lane));
         let least = row.position - params.window_left;
         let most = select(i32(work.end_key) - 1, min(i32(work.end_key) - 1, row.position), params.causal != 0u);
-        @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-          let first_key = first + key_of(4 * j, key_lane);
+        @unroll for (var j = 0u; j < LANE_KEYS; j += RUN) {
+          let first_key = first + key_of(j, key_lane);
           @if(masked) let seen = mask_at(work, row.query, first_key) >> (first_key % 32u);
-          @unroll for (var n = 0u; n < 4; n++) {
+          @unroll for (var n = 0u; n < RUN; n++) {
             let key = i32(first_key + n);
             @if(masked) let is_seen = key >= least && key <= most && ((seen >> n) & 1u) != 0u;
             @else let is_seen = key >= least && key <= most;
-            scores[i * KEY_QUADS + j][n] = select(LOWEST, scores[i * KEY_QUADS + j][n], is_seen);
+            scores[i * KEY_QUADS + (j + n) / 4][(j + n) % 4] =
+              select(LOWEST, scores[i * KEY_QUADS + (j + n) / 4][(j + n) % 4], is_seen);
           }
         }
       }
@@ -218,16 +224,18 @@ fn main(
       }
     }
 
-    @unroll for (var block = 0u; block < KEY_QUADS; block++) {
-      for (var stage = 0u; stage < KEY_LANES / STAGE_QUADS; stage++) {
-        let stage_first = first + (block * KEY_LANES + stage * STAGE_QUADS) * 4u;
+    @unroll for (var block = 0u; block < LANE_KEYS; block += RUN) {
+      for (var stage = 0u; stage < STAGES; stage++) {
+        let stage_first = first + block * KEY_LANES + stage * (4u * STAGE_QUADS);
         workgroupBarrier();
         if (stage == 0u) {
-          @unroll for (var n = 0u; n < 4; n++) {
+          @unroll for (var n = 0u; n < RUN; n++) {
             @unroll for (var i = 0u; i < ROW_QUADS; i++) {
               p_tile[key_lane].keys[n][i][row_lane] = vec4<f32>(
-                scores[4 * i * KEY_QUADS + block][n], scores[(4 * i + 1) * KEY_QUADS + block][n],
-                scores[(4 * i + 2) * KEY_QUADS + block][n], scores[(4 * i + 3) * KEY_QUADS + block][n],
+                scores[(4 * i) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
+                scores[(4 * i + 1) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
+                scores[(4 * i + 2) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
+                scores[(4 * i + 3) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
               );
             }
           }
@@ -242,7 +250,7 @@ fn main(
             for (var c = 0u; c < STAGE_QUADS; c++) {
               @unroll for (var n = 0u; n < 4; n++) {
                 @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-                  let weight = p_tile[stage * STAGE_QUADS + c].keys[n][i / 4][row_lane][i % 4];
+                  let weight = weights_at(stage * STAGE_QUADS + c, n, i / 4, row_lane)[i % 4];
                   @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
                     let value = v_tile[c][n * VALUE_QUADS + h][key_lane];
                     output[i * VALUE_QUADS + h] = select(
@@ -262,7 +270,7 @@ fn main(
                     values[h] = v_tile[base + u][n * VALUE_QUADS + h][key_lane];
                   }
                   @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-                    let weights = p_tile[stage * STAGE_QUADS + base + u].keys[n][i][row_lane];
+                    let weights = weights_at(stage * STAGE_QUADS + base + u, n, i, row_lane);
                     @unroll for (var m = 0u; m < 4; m++) {
                       @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
                         output[(4 * i + m) * VALUE_QUADS + h] =

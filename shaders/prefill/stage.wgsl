@@ -8,7 +8,7 @@
 
 import constants::{
   CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES,
-  ROW_QUADS, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
+  ROW_QUADS, RUN, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::address::{k_row, slot_of, v_row};
 import package::kv_format;
@@ -38,12 +38,12 @@ var<workgroup> v_tile: array<array<array<vec4<f32>, KEY_LANES>, 4 * VALUE_QUADS>
 // The last stage of v with a number that is not finite, counted from 1.
 var<workgroup> odd_stage: atomic<u32>;
 
-// The row (or key) of a lane's place in a tile: four side by side, then 4 · lanes further.
+// The row (or key) of a lane's place in a tile: four rows side by side, then 4 · lanes further; RUN keys.
 fn row_of(place: u32, row_lane: u32) -> u32 {
   return (place / 4u) * (4u * ROW_LANES) + 4u * row_lane + place % 4u;
 }
 fn key_of(place: u32, key_lane: u32) -> u32 {
-  return (place / 4u) * (4u * KEY_LANES) + 4u * key_lane + place % 4u;
+  return (place / RUN) * (RUN * KEY_LANES) + RUN * key_lane + place % RUN;
 }
 
 // The row's quad at a chunk's quad. Where chunks are not whole, the row may not have it.
@@ -155,8 +155,9 @@ fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<Piece, 
 }
 
 fn store_key(key: u32, quad: u32, values: vec4<f32>) {
+  let place = (key / (RUN * KEY_LANES)) * RUN + key % RUN;
   @unroll for (var e = 0u; e < 4; e++) {
-    k_tile[quad].dims[e][key / (4u * KEY_LANES)][(key / 4u) % KEY_LANES][key % 4u] = values[e];
+    k_tile[quad].dims[e][place / 4u][(key / RUN) % KEY_LANES][place % 4u] = values[e];
   }
 }
 

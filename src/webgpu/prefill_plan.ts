@@ -215,7 +215,7 @@ function kernelOf(
     `kv-${kv.module.replace("formats/", "")}`,
     `out-${outDtype}`,
     `d${headDim}${headDimV === headDim ? "" : `x${headDimV}`}`,
-    `rows${c.ROW_LANES}x${c.LANE_ROWS}.keys${c.KEY_LANES}x${c.LANE_KEYS}`,
+    `rows${c.ROW_LANES}x${c.LANE_ROWS}.keys${c.KEY_LANES}x${c.LANE_KEYS}by${c.RUN}`,
     `chunk${c.CHUNK_QUADS}.stage${c.STAGE_QUADS}.by${c.UNROLL}.piece${shape.pieceElements}`,
     ...variants,
     ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),

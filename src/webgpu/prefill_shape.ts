@@ -64,10 +64,12 @@ export function prefillShape(
 
   // Chunks and stages shrink until the tiles fit.
   let chunkQuads = Math.max(halves, Math.min(tuning.chunkQuads, powerOfTwoFrom(headDim / QUAD)));
-  let stageQuads = Math.min(tuning.stageQuads, keyLanes);
+  const { run } = tuning;
+  let stageQuads = Math.min(tuning.stageQuads, keyLanes * run / QUAD);
   const bytes = () =>
     16 * (chunkQuads * (rowLanes * laneRows + keyLanes * laneKeys + 2 * FILLING) +
-        stageQuads * QUAD * valueQuads * keyLanes + keyLanes * (laneRows * rowLanes + 1)) +
+        stageQuads * QUAD * valueQuads * keyLanes +
+        keyLanes * (run * laneRows * rowLanes / QUAD + 1)) +
     16 + (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
   while (bytes() > memory && (stageQuads > 1 || chunkQuads > halves)) {
     if (stageQuads > 1 && stageQuads * valueQuads * QUAD >= chunkQuads * laneKeys) stageQuads /= 2;
@@ -109,6 +111,8 @@ export function prefillShape(
       SHARING_STEPS: Math.log2(keyLanes),
       CHUNK_QUADS: chunkQuads,
       CHUNKS: Math.ceil(headDim / QUAD / chunkQuads),
+      RUN: run,
+      STAGES: keyLanes * run / QUAD / stageQuads,
       STAGE_QUADS: stageQuads,
       UNROLL: Math.min(tuning.unroll, chunkQuads, stageQuads),
       QK_QUADS: headDim / QUAD,

@@ -13,6 +13,8 @@ export interface PrefillTuning {
   /** Rows and keys of a lane: its part of q·k. Powers of two; keys from 4 up. */
   readonly laneRows: number;
   readonly laneKeys: number;
+  /** Keys side by side of a lane, whose weights go through workgroup memory at once: 1, 2 or 4. */
+  readonly run: number;
   /** Quads of every row of q and k that are staged at once, at most; a power of two. */
   readonly chunkQuads: number;
   /** Quads of rows of v that are staged at once, at most; a power of two. */
@@ -50,6 +52,7 @@ function largeTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
     keyLanes,
     laneRows: rows <= 32 ? 4 : 8,
     laneKeys: 8,
+    run: 4,
     chunkQuads: 4,
     stageQuads: 4,
     unroll: 2,
@@ -63,6 +66,7 @@ function smallTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
     keyLanes: headDimV > 128 ? 16 : 8,
     laneRows: 4,
     laneKeys: 4,
+    run: 4,
     chunkQuads: 4,
     stageQuads: 4,
     unroll: 1,
