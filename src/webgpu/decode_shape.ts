@@ -9,6 +9,7 @@ import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
+import { cacheFormat } from "./formats.ts";
 import {
   type DecodeTuning,
   decodeTuning,
@@ -64,7 +65,8 @@ export function decodeShape(
   const blockHeads = Math.ceil(group / headBlocks);
   const bytes = bytesPerElement(kvDtype);
   const totalKeys = keysOf(problem) * problem.numKvHeads * headBlocks;
-  const needs = { rung, elementBytes: bytes, blockHeads, totalKeys } as const;
+  const { nanMarks } = cacheFormat(kvDtype, capabilities);
+  const needs = { rung, elementBytes: bytes, nanMarks, blockHeads, totalKeys } as const;
   const tuning = { ...decodeTuning(needs), ...override };
 
   // With rotary encoding a lane holds both halves of a pair: each half of the row is split alike.

@@ -66,6 +66,13 @@ const SUBGROUPS_8_BIT: readonly Row[] = [
   [3, 16, 8, 64, 0],
   [4, 16, 4, 64, 1],
   [5, 8, 4, 64, 0],
+  [3, 16, 8, 64, 0],
+  [4, 16, 8, 64, 0],
+  [4, 16, 8, 64, 0],
+];
+/** Where elements cost more to decode (NaN codes are looked for), no two teams decode the same. */
+const SUBGROUPS_MARKED: readonly Row[] = [
+  ...SUBGROUPS_8_BIT.slice(0, 5),
   [6, 8, 4, 64, 0],
   [8, 8, 4, 64, 1, 1],
   [8, 8, 4, 64, 1, 1],
@@ -89,6 +96,8 @@ export interface TuningNeeds {
   readonly rung: "subgroups" | "workgroup";
   /** Bytes of a cache element. */
   readonly elementBytes: number;
+  /** Whether its NaN codes must be looked for. */
+  readonly nanMarks: boolean;
   /** Query heads of a block. */
   readonly blockHeads: number;
   /** Keys of all requests, times KV heads and blocks of query heads. */
@@ -97,9 +106,10 @@ export interface TuningNeeds {
 
 /** The constants for a problem. */
 export function decodeTuning(
-  { rung, elementBytes, blockHeads, totalKeys }: TuningNeeds,
+  { rung, elementBytes, nanMarks, blockHeads, totalKeys }: TuningNeeds,
 ): DecodeTuning {
-  const narrow = elementBytes === 1 ? SUBGROUPS_8_BIT : SUBGROUPS_16_BIT;
+  const bytes = nanMarks ? SUBGROUPS_MARKED : SUBGROUPS_8_BIT;
+  const narrow = elementBytes === 1 ? bytes : SUBGROUPS_16_BIT;
   const table = rung === "workgroup" ? PORTABLE : narrow;
   const isShort = table === SUBGROUPS_16_BIT && totalKeys < SHORT_KEYS * WORKGROUPS;
   const row = isShort ? SHORT_16_BIT[blockHeads] : undefined;

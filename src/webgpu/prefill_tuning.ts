@@ -45,19 +45,23 @@ export function prefillTuning(needs: PrefillNeeds): PrefillTuning {
   return needs.memory >= LARGE_MEMORY ? largeTiles(needs) : smallTiles(needs);
 }
 
+/** Lanes that keep an H200 busy: 256 for each of its 132 processors, since each has many registers. */
+const LANES = 132 * 256;
+
 function largeTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
-  const keyLanes = headDimV > 256 ? 32 : 16;
-  return {
-    rowLanes: rows <= 8 ? 2 : rows <= 16 || keyLanes === 32 ? 4 : 8,
+  const tuning = { laneKeys: 8, run: 2, chunkQuads: 4, stageQuads: 4, unroll: 2 };
+  const tiles = (rowLanes: number, keyLanes: number, laneRows: number): PrefillTuning => ({
+    ...tuning,
+    rowLanes,
     keyLanes,
-    laneRows: rows <= 32 ? 4 : 8,
-    laneKeys: 8,
-    run: 4,
-    chunkQuads: 4,
-    stageQuads: 4,
-    unroll: 2,
-    workgroups: 264,
-  };
+    laneRows,
+    workgroups: LANES / (rowLanes * keyLanes),
+  });
+  if (headDimV > 256) return tiles(8, 32, 4);
+  if (rows <= 16) return tiles(4, 16, 4);
+  if (rows <= 32) return tiles(8, 16, 4);
+  if (rows <= 64) return { ...tiles(8, 32, 8), stageQuads: 2 };
+  return tiles(16, 16, 8);
 }
 
 function smallTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
@@ -66,7 +70,7 @@ function smallTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
     keyLanes: headDimV > 128 ? 16 : 8,
     laneRows: 4,
     laneKeys: 4,
-    run: 4,
+    run: 2,
     chunkQuads: 4,
     stageQuads: 4,
     unroll: 1,
