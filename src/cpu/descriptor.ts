@@ -64,28 +64,38 @@ export function attentionDescriptor(
     ...[handles.out, byteOffset, WASM_DTYPE[problem.outDtype], outStrides.token, outStrides.head],
     ...[handles.lse, byteOffset],
     ...[handles.tables, tables.requests],
-    ...[handles.tables, tables.pages, (tables.end - tables.pages) / 4],
+    ...[handles.tables, tables.pages, (tables.starts - tables.pages) / 4],
     Math.min(windowLeft ?? NO_WINDOW, NO_WINDOW),
     ...words(Float32Array.of(logitsSoftCap ?? 0)),
     ...words(Float64Array.of(rope?.scale ?? 0, rope?.theta ?? 0, problem.lseScale)),
+    ...(problem.mask ? [handles.tables, tables.mask, handles.tables, tables.starts] : [0, 0, 0, 0]),
   );
 }
 
 /** Where the tables of a problem begin in their block, and where the last ends, in bytes. */
-function tableOffsets({ numQoHeads, numRequests, requests, pageTable }: AttentionProblem) {
+function tableOffsets({ numQoHeads, numRequests, requests, pageTable, mask }: AttentionProblem) {
   const heads = 0;
   const afterHeads = heads + 16 * numQoHeads;
   const afterRequests = afterHeads + requests.byteLength;
-  const end = afterRequests + 4 * (pageTable?.length ?? numRequests);
-  return { heads, requests: afterHeads, pages: afterRequests, end };
+  const afterPages = afterRequests + 4 * (pageTable?.length ?? numRequests);
+  const afterStarts = afterPages + (mask?.firstWords.byteLength ?? 0);
+  return {
+    heads,
+    requests: afterHeads,
+    pages: afterRequests,
+    starts: afterPages,
+    mask: afterStarts,
+    end: afterStarts + (mask?.words.byteLength ?? 0),
+  };
 }
 
 /**
  * The tables of a problem: four floats a query head (the scales of its logits and its output, ALiBi's
- * slope, its sink), four words a request, and the page table.
+ * slope, its sink), four words a request, the page table, and of a mask where each request's begins and
+ * its words.
  */
 export function attentionTables(problem: AttentionProblem): Uint32Array<ArrayBuffer> {
-  const { numQoHeads, logitScales, outScales, alibiSlopes, sinks, pageTable } = problem;
+  const { numQoHeads, logitScales, outScales, alibiSlopes, sinks, pageTable, mask } = problem;
   const offsets = tableOffsets(problem);
   const tables = new Uint32Array(offsets.end / 4);
   const heads = new Float32Array(tables.buffer, offsets.heads, 4 * numQoHeads);
@@ -96,9 +106,13 @@ export function attentionTables(problem: AttentionProblem): Uint32Array<ArrayBuf
     heads[4 * head + 3] = sinks ? sinks[head] : -Infinity;
   }
   tables.set(problem.requests, offsets.requests / 4);
-  const pages = tables.subarray(offsets.pages / 4);
+  const pages = tables.subarray(offsets.pages / 4, offsets.starts / 4);
   if (pageTable) pages.set(pageTable);
   else for (let i = 0; i < pages.length; i++) pages[i] = i;
+  if (mask) {
+    tables.set(mask.firstWords, offsets.starts / 4);
+    tables.set(mask.words, offsets.mask / 4);
+  }
   return tables;
 }
 

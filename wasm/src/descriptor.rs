@@ -45,7 +45,12 @@ pub mod word {
     pub const ROPE: usize = 40;
     /// f64
     pub const LSE_SCALE: usize = 44;
-    pub const COUNT: usize = 46;
+    /// handle (0: none), byte offset; the words of a mask: the row of a request's query begins after ceil(kv_len / 32)
+    /// words for each query before it, and bit j % 32 of its word j / 32 says whether it sees key j.
+    pub const MASK: usize = 46;
+    /// handle, byte offset; for each request: the word at which its mask begins
+    pub const MASK_STARTS: usize = 48;
+    pub const COUNT: usize = 50;
 }
 
 pub const FLAG_CAUSAL: u32 = 1;
@@ -78,6 +83,13 @@ pub struct RopeParameters {
     pub theta: f64,
 }
 
+/// Where a mask lies.
+#[derive(Clone, Copy, Debug)]
+pub struct MaskTables {
+    pub words: Location,
+    pub starts: Location,
+}
+
 #[derive(Clone, Debug)]
 pub struct Descriptor {
     pub num_requests: usize,
@@ -101,6 +113,7 @@ pub struct Descriptor {
     pub requests: Location,
     pub page_table: Location,
     pub page_table_len: usize,
+    pub mask: Option<MaskTables>,
 }
 
 impl Descriptor {
@@ -149,6 +162,8 @@ impl Descriptor {
             requests: location(word::REQUESTS),
             page_table: location(word::PAGE_TABLE),
             page_table_len: count(word::PAGE_TABLE_LEN),
+            mask: Some(MaskTables { words: location(word::MASK), starts: location(word::MASK_STARTS) })
+                .filter(|mask| mask.words.handle != 0),
         };
         let makes_sense = descriptor.sizes_make_sense() && descriptor.options_make_sense();
         let known_flags = FLAG_CAUSAL | FLAG_CAPPED | FLAG_ROTATED;

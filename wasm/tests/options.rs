@@ -86,6 +86,22 @@ fn options_give_the_same_bits_in_any_layout() {
 }
 
 #[test]
+fn masks_of_every_density() {
+    for hides in [1, 2, 3, 40] {
+        for lens in lengths().into_iter().chain([vec![(9, 31), (0, 5), (3, 32), (40, 33), (2, 0), (1, 64)]]) {
+            for window_left in [None, Some(20)] {
+                let hides = Some(hides);
+                assert_near(&Problem { lens: lens.clone(), hides, window_left, ..Problem::default() });
+            }
+        }
+    }
+    let masked = Problem { hides: Some(2), ..Problem::default() };
+    let short = masked.status(|words| words[word::MASK_STARTS + 1] = 4);
+    assert_ne!(short, Status::Ok);
+    assert_ne!(masked.status(|words| words[word::MASK] = 1000), Status::Ok);
+}
+
+#[test]
 fn windows_of_every_width() {
     for window_left in [0, 1, 2, 3, 30, 31, 32, 33, 63, 64, 99, 100, 1000, u32::MAX - 1] {
         for lens in lengths() {
@@ -216,7 +232,7 @@ fn random_options() {
     for _ in 0..400 {
         let mut below = |n: u64| random.bits() % n;
         let lens = (0..1 + below(3)).map(|_| (below(20) as usize, below(90) as usize)).collect();
-        let on = below(128);
+        let on = below(256);
         let option = |bit: u64| on >> bit & 1 == 1;
         assert_near(&Problem {
             lens,
@@ -226,6 +242,7 @@ fn random_options() {
             head_dim_v: 1 + below(80) as usize,
             causal: option(0),
             window_left: option(1).then(|| below(60) as u32),
+            hides: option(7).then(|| 1 + below(9) as usize),
             scales_vary: option(2),
             soft_cap: option(3).then(|| 0.5 + below(50) as f32),
             rope: option(4).then(|| (1.0 + below(3) as f64, 1e4)),

@@ -29,7 +29,7 @@ pub fn check(descriptor: &Descriptor, inputs: &Inputs, outputs: &Outputs) -> Res
     };
     within(descriptor.num_qo_heads as u64, inputs.heads.len())?;
     let page_size = descriptor.page_size as u64;
-    for &[q_start, q_len, kv_len, first_page] in inputs.requests {
+    for (i, &[q_start, q_len, kv_len, first_page]) in inputs.requests.iter().enumerate() {
         let (q_len, kv_len) = (u64::from(q_len), u64::from(kv_len));
         if q_len.saturating_mul(descriptor.group_size() as u64) > MOST || kv_len > MOST {
             return Err(Status::BadDescriptor);
@@ -41,6 +41,10 @@ pub fn check(descriptor: &Descriptor, inputs: &Inputs, outputs: &Outputs) -> Res
             if let Some(lse) = &outputs.lse {
                 within(q_end.saturating_mul(descriptor.num_qo_heads as u64), lse.len())?;
             }
+        }
+        if let Some(mask) = inputs.mask {
+            let words = q_len.saturating_mul(kv_len.div_ceil(32));
+            within(words.saturating_add(mask.starts[i].into()), mask.words.len())?;
         }
         let pages = inputs.page_table.get(first_page as usize..).ok_or(Status::OutOfRange)?;
         let page_count = kv_len.div_ceil(page_size);

@@ -4,13 +4,15 @@ use super::cap;
 use super::rows::Block;
 use crate::simd::{F32x4, Lanes, U32x4};
 
-pub struct Transform {
+pub struct Transform<'a> {
     pub soft_cap: Option<f32>,
     /// Whether any head has a slope.
     pub alibi: bool,
+    /// The words of a mask.
+    pub mask: Option<&'a [u32]>,
 }
 
-impl Transform {
+impl Transform<'_> {
     /// Scales the logits of a block for the keys from `first_key` on, and masks those that a row may not see.
     pub fn apply(&self, block: &Block, first_key: usize, logits: &mut [Lanes]) {
         let scale = F32x4::load(&block.scale);
@@ -25,6 +27,9 @@ impl Transform {
         }
         if !block.all_see(first_key..first_key + logits.len()) {
             mask(block, first_key, logits);
+        }
+        if let Some(words) = self.mask {
+            mask_bits(block, words, first_key, logits);
         }
     }
 }
@@ -49,5 +54,16 @@ fn mask(block: &Block, first_key: usize, logits: &mut [Lanes]) {
         let key = U32x4::splat(key);
         let sees = end.gt(key).and_not(first.gt(key));
         *lanes = sees.select(F32x4::load(lanes).bits(), masked).floats().array();
+    }
+}
+
+#[inline(never)]
+fn mask_bits(block: &Block, words: &[u32], first_key: usize, logits: &mut [Lanes]) {
+    for (key, lanes) in (first_key..).zip(logits) {
+        for (logit, start) in lanes.iter_mut().zip(block.mask).take(block.rows) {
+            if words[start + key / 32] >> (key % 32) & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
     }
 }

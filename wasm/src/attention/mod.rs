@@ -51,11 +51,20 @@ struct Request {
     q_len: usize,
     kv_len: usize,
     first_page: usize,
+    /// The word at which its mask begins, if there is one.
+    mask_start: usize,
 }
 
 /// What a query head has of its own: the scale of its logits, the scale of its output, its slope of ALiBi, and the
 /// logit of its sink (−∞: none).
 type Head = [f32; 4];
+
+/// The words of a mask, and where each request's begins.
+#[derive(Clone, Copy)]
+struct Mask<'a> {
+    words: &'a [u32],
+    starts: &'a [u32],
+}
 
 /// The slices that a call reads.
 struct Inputs<'a> {
@@ -65,6 +74,7 @@ struct Inputs<'a> {
     heads: &'a [Head],
     requests: &'a [[u32; 4]],
     page_table: &'a [u32],
+    mask: Option<Mask<'a>>,
 }
 
 /// What it writes.
@@ -90,11 +100,12 @@ impl Request {
 
 impl Inputs<'_> {
     fn requests(&self) -> impl Iterator<Item = Request> {
-        self.requests.iter().map(|&[q_start, q_len, kv_len, first_page]| Request {
+        self.requests.iter().enumerate().map(|(i, &[q_start, q_len, kv_len, first_page])| Request {
             q_start: q_start as usize,
             q_len: q_len as usize,
             kv_len: kv_len as usize,
             first_page: first_page as usize,
+            mask_start: self.mask.map_or(0, |mask| mask.starts[i] as usize),
         })
     }
 }
@@ -119,6 +130,11 @@ fn inputs<'a>(blocks: &'a Registry, descriptor: &Descriptor) -> Result<Inputs<'a
     let slice = |at: Location, dtype| Slice::new(blocks.get(at.handle)?.bytes(), at.offset, dtype);
     let requests: &[[u32; 4]] = blocks.values(descriptor.requests)?;
     let page_table: &[u32] = blocks.values(descriptor.page_table)?;
+    let mask = descriptor.mask.map(|mask| {
+        let starts: &[u32] = blocks.values(mask.starts)?;
+        let starts = starts.get(..descriptor.num_requests).ok_or(Status::OutOfRange)?;
+        Ok::<_, Status>(Mask { words: blocks.values(mask.words)?, starts })
+    });
     Ok(Inputs {
         q: slice(descriptor.q.at, descriptor.q.dtype)?,
         k: slice(descriptor.k.at, descriptor.k.dtype)?,
@@ -126,6 +142,7 @@ fn inputs<'a>(blocks: &'a Registry, descriptor: &Descriptor) -> Result<Inputs<'a
         heads: blocks.values(descriptor.heads)?,
         requests: requests.get(..descriptor.num_requests).ok_or(Status::OutOfRange)?,
         page_table: page_table.get(..descriptor.page_table_len).ok_or(Status::OutOfRange)?,
+        mask: mask.transpose()?,
     })
 }
 
@@ -141,7 +158,7 @@ fn attend(descriptor: &Descriptor, inputs: Inputs, mut outputs: Outputs) -> Resu
     // Heads that take turns share the angles of a tile.
     let long_runs = rope.is_none() && descriptor.k.head_stride >= LONG_RUN * descriptor.k.token_stride;
     let alibi = inputs.heads[..descriptor.num_qo_heads].iter().any(|&[_, _, slope, _]| slope != 0.0);
-    let transform = Transform { soft_cap: descriptor.soft_cap, alibi };
+    let transform = Transform { soft_cap: descriptor.soft_cap, alibi, mask: inputs.mask.map(|mask| mask.words) };
     for request in inputs.requests() {
         let packed_rows = request.q_len * group;
         for first_row in (0..packed_rows).step_by(ROWS) {

@@ -32,6 +32,8 @@ pub struct Block {
     /// What each row's q·k is multiplied by, and its slope of ALiBi.
     pub scale: Lanes,
     pub slope: Lanes,
+    /// The word at which each row's mask begins, if there is one.
+    pub mask: [usize; LANES],
     pub state: State,
 }
 
@@ -134,6 +136,7 @@ impl RowTile {
                 let visible = request.visible(descriptor, query);
                 (block.first[lane], block.end[lane]) = (visible.start as u32, visible.end as u32);
                 block.position[lane] = request.position(query);
+                block.mask[lane] = request.mask_start + query * request.kv_len.div_ceil(32);
             }
             block.note_visible_keys();
         }

@@ -18,6 +18,8 @@ pub struct Problem {
     pub head_dim_v: usize,
     pub causal: bool,
     pub window_left: Option<u32>,
+    /// A mask that hides about one key in so many from each query: 1 hides all.
+    pub hides: Option<usize>,
     /// Of every head; what is per head varies around it.
     pub out_scale: f32,
     pub scales_vary: bool,
@@ -55,6 +57,7 @@ impl Default for Problem {
             head_dim_v: 32,
             causal: false,
             window_left: None,
+            hides: None,
             out_scale: 1.0,
             scales_vary: false,
             soft_cap: None,
@@ -252,7 +255,35 @@ impl Problem {
         words.extend(
             [scale, theta, self.lse_scale].map(f64::to_bits).iter().flat_map(|&x| [x as u32, (x >> 32) as u32]),
         );
+        words.extend(match self.mask_words() {
+            None => [0; 4],
+            Some((mask, starts)) => {
+                let mask = put(&mut blocks, bytemuck::cast_slice(&mask));
+                [mask, 0, put(&mut blocks, bytemuck::cast_slice(&starts)), 0]
+            }
+        });
         Layout { blocks, words, q, k, v, out: (out, count), lse }
+    }
+
+    pub fn is_hidden(&self, request: usize, query: usize, key: usize) -> bool {
+        self.hides.is_some_and(|one_in| (request * 31 + query * 17 + key * key * 5 + key / 7).is_multiple_of(one_in))
+    }
+
+    /// The mask's words, and where each request's begins. One word lies unused before each.
+    fn mask_words(&self) -> Option<(Vec<u32>, Vec<u32>)> {
+        self.hides?;
+        let (mut words, mut starts) = (Vec::new(), Vec::new());
+        for (request, &(q_len, kv_len)) in self.lens.iter().enumerate() {
+            words.push(0x5555_5555);
+            starts.push(words.len() as u32);
+            for query in 0..q_len {
+                for first in (0..kv_len).step_by(32) {
+                    let bits = (first..kv_len.min(first + 32)).map(|key| !self.is_hidden(request, query, key));
+                    words.push(bits.enumerate().fold(0, |word, (bit, seen)| word | u32::from(seen) << bit));
+                }
+            }
+        }
+        Some((words, starts))
     }
 
     /// What a call says whose descriptor was changed.

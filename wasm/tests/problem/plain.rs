@@ -13,7 +13,9 @@ impl Problem {
                 let position = kv_len as i64 - q_len as i64 + query as i64;
                 let sees = |&key: &usize| {
                     let distance = key as i64 - position;
-                    !(self.causal && distance > 0 || self.window_left.is_some_and(|keys| -distance > i64::from(keys)))
+                    !(self.is_hidden(request, query, key)
+                        || self.causal && distance > 0
+                        || self.window_left.is_some_and(|keys| -distance > i64::from(keys)))
                 };
                 let q = &layout.q[((first_row + query) * self.heads() + head) * self.head_dim..][..self.head_dim];
                 let keys: Vec<_> = (0..kv_len)
