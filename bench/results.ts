@@ -60,6 +60,10 @@ export interface BenchShape {
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+  /** Where v's differs. */
+  readonly headDimV?: number;
+  /** A sliding window. */
+  readonly windowLeft?: number;
 }
 
 /** One measurement. */

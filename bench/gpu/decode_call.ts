@@ -10,12 +10,8 @@ import type { AttentionOperands } from "../../src/backend.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import { compileDecode, decodeDispatches } from "../../src/webgpu/decode.ts";
 import { planDecode } from "../../src/webgpu/decode_plan.ts";
-import { DECODE_TUNING_NAMES } from "../../src/webgpu/decode_tuning.ts";
 import type { Dispatch } from "../../src/webgpu/dispatch.ts";
 import type { Tuning } from "./family.ts";
-
-/** The constants that a sweep of decode may try. */
-export const TUNING_NAMES: readonly string[] = DECODE_TUNING_NAMES;
 
 /** The dispatches of one call; buffers that live as long as these are entered in `temporary`. */
 export async function decodeCall(

@@ -1,7 +1,6 @@
 /**
- * Every kernel family that is timed on the GPU. Prefill, append and quantise get a file beside
- * decode.ts, which makes {@linkcode GpuCase}s, and an entry here; what the peers take for prefill is in
- * prefill_shapes.ts already.
+ * Every kernel family that is timed on the GPU. Append and quantise get a file beside decode.ts, which
+ * makes {@linkcode GpuCase}s, and an entry here.
  *
  * @module
  */
@@ -10,11 +9,14 @@ import { decodeCase } from "./decode.ts";
 import { DECODE_PROBLEMS, SMALL_DECODE_PROBLEMS } from "./decode_cases.ts";
 import type { GpuCase } from "./family.ts";
 import { MERGE_CASES, mergeCase, SMALL_MERGE_CASES } from "./merge.ts";
+import { prefillCase } from "./prefill.ts";
+import { PREFILL_PROBLEMS, SMALL_PREFILL_PROBLEMS } from "./prefill_cases.ts";
 
 /** All cases, in the order in which they run; small ones for a software adapter. */
 export function casesFor(isSmall: boolean): GpuCase[] {
   return [
     ...(isSmall ? SMALL_DECODE_PROBLEMS : DECODE_PROBLEMS).map(decodeCase),
+    ...(isSmall ? SMALL_PREFILL_PROBLEMS : PREFILL_PROBLEMS).map(prefillCase),
     ...(isSmall ? SMALL_MERGE_CASES : MERGE_CASES).map(mergeCase),
   ];
 }

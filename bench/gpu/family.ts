@@ -51,5 +51,8 @@ export function caseName(
     : s.qoLen === s.kvLen
     ? `${s.qoLen} tokens`
     : `${s.qoLen} tokens over ${keys} keys`;
-  return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}, ${dtype}`;
+  const dims = s.headDimV ? `, D ${s.headDim} and ${s.headDimV}` : `, D ${s.headDim}`;
+  const window = s.windowLeft === undefined ? "" : `, window ${s.windowLeft}`;
+  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window;
+  return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}${odd}, ${dtype}`;
 }

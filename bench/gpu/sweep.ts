@@ -7,7 +7,8 @@
 
 import { BenchError, firstLine } from "../bench_error.ts";
 import type { BenchLine, BenchShape } from "../results.ts";
-import { TUNING_NAMES } from "./decode_call.ts";
+import { DECODE_TUNING_NAMES } from "../../src/webgpu/decode_tuning.ts";
+import { PREFILL_TUNING_NAMES } from "../../src/webgpu/prefill_tuning.ts";
 import { caseName, type GpuCase, type OpenCase, type Tuning } from "./family.ts";
 import { type Lab, lineOf, measure, withCase } from "./measure.ts";
 
@@ -21,6 +22,11 @@ export interface SweepEntry {
   readonly line?: BenchLine;
   readonly failure?: string;
 }
+
+/** The constants that a sweep may try: those of the families in its filter. */
+const TUNING_NAMES: readonly string[] = [
+  ...new Set<string>([...DECODE_TUNING_NAMES, ...PREFILL_TUNING_NAMES]),
+];
 
 /** What of a ranking is printed. */
 const PRINTED = 8;

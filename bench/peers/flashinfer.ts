@@ -7,7 +7,7 @@
 
 import { type BenchLine, samples } from "../results.ts";
 import { decodeBytes, decodeFlops, type DecodeProblem } from "../gpu/decode_cases.ts";
-import { prefillBytes, prefillFlops, prefillShape } from "../gpu/prefill_shapes.ts";
+import { prefillBytes, prefillFlops, prefillShape } from "../gpu/prefill_cases.ts";
 
 const SOURCE = "recorded: FlashInfer 0.5.3 on an H200";
 

@@ -8,7 +8,7 @@
 import { caseName, type GpuCase } from "../gpu/family.ts";
 import type { BenchLine } from "../results.ts";
 import { flashInferLines } from "./flashinfer.ts";
-import { benchOnnxDecode } from "./ort_webgpu.ts";
+import { benchOnnxAttention } from "./ort_webgpu.ts";
 import { benchTorch } from "./torch.ts";
 
 /** The peers' lines, printed beside `ours`. */
@@ -20,17 +20,22 @@ export async function gpuPeerLines(
 ): Promise<BenchLine[]> {
   // The peers have no FP8 cache, and ONNX Runtime's operator no batch of mixed lengths.
   const shapes = cases
-    .filter(({ family, dtype, shape }) =>
-      family === "decode" && dtype === "float16" && shape.kvTokens === undefined
-    )
+    .filter((wanted) => wanted.dtype === "float16" && isForOnnx(wanted))
     .map(({ shape }) => shape);
-  const measured = [...await benchOnnxDecode(shapes), ...await benchTorch()];
+  const measured = [...await benchOnnxAttention(shapes), ...await benchTorch()];
   const recorded = adapter.includes("H200") ? flashInferLines() : [];
   const lines = [...measured, ...recorded].filter((line) => nameOf(line).includes(filter));
   for (const line of lines) {
     if (line.recorded === undefined) console.log(`  ${describePeer(line, ours)}`);
   }
   return lines;
+}
+
+/** Decode, and of prefill, which takes it long, two prompts. */
+function isForOnnx({ family, shape: s }: GpuCase): boolean {
+  if (family === "decode") return s.kvTokens === undefined;
+  const isPlain = s.headDim === 128 && s.windowLeft === undefined && s.qoLen === s.kvLen;
+  return family === "prefill" && isPlain && s.qoLen <= 4096 && s.numQoHeads === 32;
 }
 
 function describePeer(line: BenchLine, ours: readonly BenchLine[]): string {

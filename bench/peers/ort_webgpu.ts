@@ -1,6 +1,6 @@
 /**
- * onnxruntime-web's GroupQueryAttention on the same GPU, in the same process: the peer of the decode
- * kernels. It has a GPUDevice of its own without subgroups: where a device has them, its shaders say
+ * onnxruntime-web's GroupQueryAttention on the same GPU, in the same process: the peer of the decode and
+ * the prefill kernels. It has a GPUDevice of its own without subgroups: where a device has them, its shaders say
  * `enable subgroups;`, which naga does not know.
  *
  * Its passes are timed by timestamps that are put into every compute pass which it begins.
@@ -11,6 +11,7 @@
 import { MAP_MODE_READ, USAGE } from "../../src/webgpu/flags.ts";
 import { firstLine } from "../bench_error.ts";
 import { decodeBytes, decodeFlops } from "../gpu/decode_cases.ts";
+import { prefillBytes, prefillFlops } from "../gpu/prefill_cases.ts";
 import { repeatInto } from "../gpu/inputs.ts";
 import { type BenchLine, type BenchShape, samples } from "../results.ts";
 import { groupQueryAttention, ONNX_TYPE } from "./onnx_model.ts";
@@ -107,8 +108,8 @@ async function openPeerDevice(): Promise<GPUDevice | null> {
   }
 }
 
-/** Times the peer's decode (float16) on each shape. */
-export async function benchOnnxDecode(shapes: readonly BenchShape[]): Promise<BenchLine[]> {
+/** Times the peer's decode or prefill (float16) on each shape. */
+export async function benchOnnxAttention(shapes: readonly BenchShape[]): Promise<BenchLine[]> {
   const ort = shapes.length > 0 ? await loadOnnxRuntime() : null;
   const device = ort ? await openPeerDevice() : null;
   if (!device) return [];
@@ -153,7 +154,7 @@ async function benchShape(
   timer: PassTimer,
   shape: BenchShape,
 ): Promise<BenchLine> {
-  const { batch, kvLen, numQoHeads, numKvHeads, headDim } = shape;
+  const { batch, qoLen, kvLen, numQoHeads, numKvHeads, headDim } = shape;
   const session = await ort.InferenceSession.create(
     groupQueryAttention(numQoHeads, numKvHeads, ONNX_TYPE.float16),
     {
@@ -177,11 +178,11 @@ async function benchShape(
   try {
     const past = tensor([batch, numKvHeads, kvLen, headDim]);
     const pastV = tensor([batch, numKvHeads, kvLen, headDim]);
-    const out = tensor([batch, 1, numQoHeads * headDim]);
+    const out = tensor([batch, qoLen, numQoHeads * headDim]);
     const feeds = {
-      q: tensor([batch, 1, numQoHeads * headDim]),
-      k: tensor([batch, 1, numKvHeads * headDim]),
-      v: tensor([batch, 1, numKvHeads * headDim]),
+      q: tensor([batch, qoLen, numQoHeads * headDim]),
+      k: tensor([batch, qoLen, numKvHeads * headDim]),
+      v: tensor([batch, qoLen, numKvHeads * headDim]),
       past_k: past,
       past_v: pastV,
       lengths: new ort.Tensor("int32", new Int32Array(batch).fill(kvLen - 1), [batch]),
@@ -198,15 +199,16 @@ async function benchShape(
       times.push(await timer.take());
     }
     const wanted = { shape, dtype: "float16" as const };
+    const isDecode = qoLen === 1;
     return {
-      family: "decode",
+      family: isDecode ? "decode" : "prefill",
       library: "onnxruntime-web",
       shape,
       dtype: "float16",
       kernel: `GroupQueryAttention, onnxruntime-web ${ort.env.versions?.web ?? "1.30.0"}`,
       time: samples(times),
-      bytes: decodeBytes(wanted),
-      flops: decodeFlops(wanted),
+      bytes: isDecode ? decodeBytes(wanted) : prefillBytes(shape),
+      flops: isDecode ? decodeFlops(wanted) : prefillFlops(shape),
     };
   } finally {
     timer.isOn = false;

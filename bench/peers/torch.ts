@@ -8,7 +8,7 @@
 import { spawn } from "node:child_process";
 import process from "node:process";
 import { decodeBytes, decodeFlops } from "../gpu/decode_cases.ts";
-import { prefillBytes, prefillFlops } from "../gpu/prefill_shapes.ts";
+import { prefillBytes, prefillFlops } from "../gpu/prefill_cases.ts";
 import { type BenchLine, type BenchShape, samples } from "../results.ts";
 // As text, so that the bundle holds it.
 import script from "./torch_sdpa_bench.py" with { type: "text" };

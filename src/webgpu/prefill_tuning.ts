@@ -25,6 +25,19 @@ export interface PrefillTuning {
   readonly workgroups: number;
 }
 
+/** The names of {@linkcode PrefillTuning}, for the bench. */
+export const PREFILL_TUNING_NAMES: readonly (keyof PrefillTuning)[] = [
+  "rowLanes",
+  "keyLanes",
+  "laneRows",
+  "laneKeys",
+  "run",
+  "chunkQuads",
+  "stageQuads",
+  "unroll",
+  "workgroups",
+];
+
 /** Numbers of the output that a lane sums up at most: with those of q·k they are in registers. */
 export const MAX_LANE_OUTPUT = 64;
 

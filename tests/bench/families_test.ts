@@ -14,6 +14,13 @@ import { caseName } from "../../bench/gpu/family.ts";
 import { benchGpu } from "../../bench/gpu/main.ts";
 import { mergeCase } from "../../bench/gpu/merge.ts";
 import { openGpu } from "../../bench/gpu/open.ts";
+import { prefillCase } from "../../bench/gpu/prefill.ts";
+import {
+  PREFILL_PROBLEMS,
+  prefillFlops,
+  prefillShape,
+  SMALL_PREFILL_PROBLEMS,
+} from "../../bench/gpu/prefill_cases.ts";
 import { chromeTrace } from "../../bench/gpu/profile.ts";
 import { GpuTimer } from "../../bench/gpu/timing.ts";
 import { gpuTest } from "../support/device.ts";
@@ -41,6 +48,31 @@ Deno.test("mixed lengths are the same in every run, and bytes are counted by the
   assert.equal(mixed.shape.kvTokens, keys);
   assert.equal(decodeBytes(mixed), keys * 2 * 8 * 128 * 2 + 2 * 64 * 32 * 128 * 2);
   assert.equal(decodeFlops(mixed), 4 * 32 * 128 * keys);
+});
+
+Deno.test("prefill problems have names of their own; operations are counted on visible pairs", () => {
+  const names = PREFILL_PROBLEMS.map((problem) => caseName(prefillCase(problem)));
+  assert.equal(new Set(names).size, names.length);
+  assert.ok(names.includes("prefill 1 x 4096 tokens, 24/8, float16"));
+  assert.ok(names.includes("prefill 1 x 16384 tokens, 32/8, window 1023, float16"));
+  assert.ok(names.includes("prefill 1 x 4096 tokens, 32/8, D 192 and 128, float16"));
+  assert.equal(prefillFlops(prefillShape(3, 2, 1)), 4 * 128 * 2 * 6);
+  assert.equal(prefillFlops({ ...prefillShape(2, 2, 1), kvLen: 10 }), 4 * 128 * 2 * 19);
+  assert.equal(prefillFlops({ ...prefillShape(5, 1, 1), windowLeft: 1 }), 4 * 128 * 9);
+  assert.equal(prefillFlops({ ...prefillShape(1, 1, 1, 192), headDimV: 128 }), 2 * 320);
+});
+
+gpuTest("prefill is checked at both ends and timed", async () => {
+  await printed(async () => {
+    const result = (await benchGpu(QUIET, () => SMALL_PREFILL_PROBLEMS.map(prefillCase)))!;
+    for (const line of result.lines) {
+      assert.equal(line.family, "prefill");
+      assert.ok(line.error! > 0 && line.error! < 3e-3 && line.wall!.median > 0);
+    }
+    assert.equal(result.lines.length, SMALL_PREFILL_PROBLEMS.length);
+    await result.backend.readback.settled(); // a loop of calls reads ahead
+    result.backend.destroy();
+  });
 });
 
 const small = SMALL_DECODE_PROBLEMS.find(({ seqLens, dtype }) => seqLens && dtype === "float16")!;

@@ -1,13 +1,14 @@
 /** The sweep's command line, and the bound that a share is taken of. */
 
 import assert from "node:assert/strict";
-import { TUNING_NAMES } from "../../bench/gpu/decode_call.ts";
+import { DECODE_TUNING_NAMES } from "../../src/webgpu/decode_tuning.ts";
+import { PREFILL_TUNING_NAMES } from "../../src/webgpu/prefill_tuning.ts";
 import { boundOf } from "../../bench/gpu/measure.ts";
 import { combinations, parseSweep } from "../../bench/gpu/sweep.ts";
 
 Deno.test("parseSweep() reads lists by the names of the tuning constants", () => {
-  assert.ok(TUNING_NAMES.length > 1);
-  for (const name of TUNING_NAMES) {
+  const names = [...DECODE_TUNING_NAMES, ...PREFILL_TUNING_NAMES];
+  for (const name of names) {
     assert.deepEqual(parseSweep([`${name}=0,4`, `${name}=16`]), { [name]: [16] });
   }
   assert.deepEqual(parseSweep(["a=2,4", "b=64"], ["a", "b"]), { a: [2, 4], b: [64] });
