@@ -5,15 +5,8 @@
 // Each mutant is an edit of a copy of the tree; the tests that should catch it run there. Takes about
 // 20 minutes on 2 cores, so it is no part of `deno task ok`.
 
-interface Mutant {
-  readonly name: string;
-  readonly file: string;
-  readonly from: string;
-  readonly to: string;
-  /** The test files that should catch it, with a filter. */
-  readonly tests: readonly string[];
-  readonly filter?: string;
-}
+import { type Mutant, mutant } from "./mutants/mutant.ts";
+import { PREFILL_KERNEL } from "./mutants/prefill.ts";
 
 const OPTIONS = ["tests/numerics/decode_options_test.ts"];
 const POSITIONS = ["tests/numerics/decode_positions_test.ts"];
@@ -26,17 +19,6 @@ const WINDOWS = "/sliding windows.*webgpu/";
 const EDGES = "/every edge.*webgpu/";
 const DECODE = "shaders/decode.wgsl";
 const ROWS = "shaders/rows.wgsl";
-
-function mutant(
-  name: string,
-  file: string,
-  from: string,
-  to: string,
-  tests: readonly string[],
-  filter?: string,
-): Mutant {
-  return { name, file, from, to, tests, filter };
-}
 
 const SHADERS: readonly Mutant[] = [
   mutant(
@@ -548,7 +530,9 @@ const PLANNING: readonly Mutant[] = [
 ];
 
 const [wanted = ""] = Deno.args;
-const mutants = [...SHADERS, ...PLANNING].filter(({ name }) => name.includes(wanted));
+const mutants = [...SHADERS, ...PREFILL_KERNEL, ...PLANNING].filter(({ name }) =>
+  name.includes(wanted)
+);
 const root = new URL("..", import.meta.url).pathname;
 
 async function run(cwd: string, command: string, args: readonly string[]): Promise<boolean> {
