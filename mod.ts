@@ -61,6 +61,7 @@ export type {
   PrefillOptions,
   RaggedPrefillPlan,
   RunOptions,
+  VariantOptions,
   WrapperOptions,
 } from "./src/options.ts";
 export { batchPrefillWithPaddedKvCache, singlePrefillWithKvCache } from "./src/prefill.ts";

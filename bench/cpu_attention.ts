@@ -147,6 +147,7 @@ function prepare(
     headDim,
     headDimV: headDim,
     mask: null,
+    variant: null,
     qDtype: "float32",
     kvDtype: dtype,
     outDtype: "float32",

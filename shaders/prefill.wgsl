@@ -28,6 +28,8 @@ import package::prefill::stage::{
   key_of, key_rows, k_tile, load_keys, load_queries, load_values, odd_stage, q_tile, q_tile_row, row_of,
   store_keys, store_queries, store_values, v_tile,
 };
+@if(caller_transform) import package::prefill::variant::caller_transform;
+@if(caller_mask) import package::prefill::variant::caller_mask;
 import package::rows::{any_lane, rows_max, rows_sum};
 
 // Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
@@ -39,6 +41,8 @@ import package::rows::{any_lane, rows_max, rows_sum};
 const LOWEST = -3.4028234663852886e38;
 const FIRST_REFERENCE = -1.7e38;
 const GROWTH = 8.0;
+const LN_2 = 0.6931471805599453;
+const LOG2_E = 1.4426950408889634;
 const MINUS_INFINITY_BITS = 0xff800000u;
 
 // Weights of a block of RUN · KEY_LANES keys: a run of keys, each with its rows, by the lane's vector and
@@ -169,12 +173,24 @@ fn main(
         }
       }
     }
+    @if(caller_transform) {
+      @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+        let row = row_at(work, kv_head, work.first_row + row_of(i, row_lane));
+        @unroll for (var j = 0u; j < LANE_KEYS; j++) {
+          let key = first + key_of(j, key_lane);
+          // In natural units, and back to base 2.
+          scores[i * KEY_QUADS + j / 4][j % 4] = LOG2_E * caller_transform(
+            scores[i * KEY_QUADS + j / 4][j % 4] * LN_2, work.request, row.query, key, row.qo_head,
+          );
+        }
+      }
+    }
     // Whether some row does not see some key of the tile.
     let last_key = i32(first + TILE_KEYS) - 1;
     var is_partial = first + TILE_KEYS > work.end_key ||
       (params.causal != 0u && last_key > least_position) ||
       i32(first) < most_position - params.window_left;
-    @if(masked) is_partial = true;
+    @if(masked || caller_mask) is_partial = true;
     if (is_partial) {
       @unroll for (var i = 0u; i < LANE_ROWS; i++) {
         let row = row_at(work, kv_head, work.first_row + row_of(i, row_lane));
@@ -185,8 +201,11 @@ fn main(
           @if(masked) let seen = mask_at(work, row.query, first_key) >> (first_key % 32u);
           @unroll for (var n = 0u; n < RUN; n++) {
             let key = i32(first_key + n);
-            @if(masked) let is_seen = key >= least && key <= most && ((seen >> n) & 1u) != 0u;
-            @else let is_seen = key >= least && key <= most;
+            var is_seen = key >= least && key <= most;
+            @if(masked) is_seen = is_seen && ((seen >> n) & 1u) != 0u;
+            @if(caller_mask) {
+              is_seen = is_seen && caller_mask(work.request, row.query, first_key + n, row.qo_head);
+            }
             scores[i * KEY_QUADS + (j + n) / 4][(j + n) % 4] =
               select(LOWEST, scores[i * KEY_QUADS + (j + n) / 4][(j + n) % 4], is_seen);
           }

@@ -37,7 +37,14 @@ const COMPUTED_OPTIONS = [
   "lseBase",
 ] as const;
 const CALL_OPTIONS = ["kvLayout", ...COMPUTED_OPTIONS, "returnLse"] as const;
-const PREFILL_OPTIONS = ["causal", "customMask", "packedCustomMask"] as const;
+const PREFILL_OPTIONS = [
+  "causal",
+  "customMask",
+  "packedCustomMask",
+  "logitsTransform",
+  "logitsMask",
+  "variantParams",
+] as const;
 
 /** What an options object may hold for `singleDecodeWithKvCache`. */
 export const SINGLE_DECODE_OPTIONS: readonly string[] = CALL_OPTIONS;

@@ -83,6 +83,8 @@ export interface AttentionProblem {
    * lse, once; null is none. It is neither scaled nor capped.
    */
   readonly sinks: Float32Array<ArrayBuffer> | null;
+  /** What the caller adds in WGSL; null is nothing. */
+  readonly variant: AttentionVariant | null;
   /** Multiplies lse, which is in base 2: 1, or ln 2 for natural logarithms. */
   readonly lseScale: number;
 }
@@ -96,6 +98,19 @@ export interface AttentionMask {
   readonly words: Uint32Array<ArrayBuffer>;
   /** One for each request. */
   readonly firstWords: Uint32Array<ArrayBuffer>;
+}
+
+/**
+ * The caller's own WGSL, bodies of functions: what becomes of a logit (in natural units, after
+ * everything else), and whether a key is seen (beside everything else).
+ */
+export interface AttentionVariant {
+  /** Of (logit, batch, query, key, head) to f32. */
+  readonly logitsTransform: string | null;
+  /** Of (batch, query, key, head) to bool. */
+  readonly logitsMask: string | null;
+  /** Numbers that both find in `params`. */
+  readonly params: readonly (readonly [name: string, value: number])[];
 }
 
 /** How fast rotary position encoding turns. */

@@ -110,5 +110,6 @@ function decodeProblem(
     pageTable: null,
     causal: false, // the one query is the last token: it sees every key
     mask: null,
+    variant: null,
   };
 }

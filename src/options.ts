@@ -108,8 +108,33 @@ export interface MaskOptions {
   packedCustomMask?: Uint8Array;
 }
 
+/**
+ * Attention of the caller's own, as FlashInfer's JIT has it: bodies of WGSL functions that become part
+ * of the kernel. WebGPU only; the WASM backend refuses them with `OptionError`.
+ *
+ * Both see `batch` (the request), `query` and `key` (counted from the request's first) and `head` (of
+ * q), all u32, and the numbers of `variantParams` as `params.name`, f32. A text is compiled once;
+ * other numbers need no compilation. A text that does not compile gives `ShaderError` with the
+ * compiler's message and the line in the text.
+ */
+export interface VariantOptions {
+  /**
+   * Gives the logit that takes the place of `logit`, an f32: the scaled logit in natural units, after
+   * the scale, ALiBi and the soft cap. For example `"return params.cap * tanh(logit / params.cap);"`.
+   * Default: none.
+   */
+  logitsTransform?: string;
+  /**
+   * Gives whether the query sees the key, in addition to `causal`, masks, the window and lengths. For
+   * example `"return key % 2u == 0u || key == query;"`. Default: none.
+   */
+  logitsMask?: string;
+  /** Numbers by name, finite in float32. Names are WGSL identifiers. Default: none. */
+  variantParams?: Readonly<Record<string, number>>;
+}
+
 /** Options of {@linkcode singlePrefillWithKvCache}. */
-export interface PrefillOptions extends AttentionOptions, MaskOptions {}
+export interface PrefillOptions extends AttentionOptions, MaskOptions, VariantOptions {}
 
 /** Options of {@linkcode batchPrefillWithPaddedKvCache}. */
 export interface PaddedPrefillOptions extends PrefillOptions {
@@ -146,7 +171,7 @@ export interface PlannedOptions
 }
 
 /** What {@linkcode BatchPrefillWithRaggedKvCache.plan} takes. */
-export interface RaggedPrefillPlan extends PlannedOptions, MaskOptions {
+export interface RaggedPrefillPlan extends PlannedOptions, MaskOptions, VariantOptions {
   /**
    * Where each request's queries begin among the rows of q, and where the last one's end: B + 1
    * integers, from 0, never falling.

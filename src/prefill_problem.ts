@@ -7,6 +7,7 @@
 
 import { REQUEST_WORDS } from "./attention_problem.ts";
 import { checkVisibility } from "./attention_mask.ts";
+import { checkVariant } from "./attention_variant.ts";
 import {
   checkAttentionOptions,
   checkKvLayout,
@@ -79,6 +80,7 @@ function prefillCall(
     problem: {
       ...settings,
       ...visibility,
+      ...checkVariant(options),
       numRequests: batch,
       numQoHeads,
       numKvHeads,

@@ -7,6 +7,7 @@
 
 import { type AttentionProblem, type CacheStrides, REQUEST_WORDS } from "./attention_problem.ts";
 import { checkVisibility } from "./attention_mask.ts";
+import { checkVariant } from "./attention_variant.ts";
 import { checkAttentionOptions, PLANNED_PREFILL_OPTIONS } from "./attention_options.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
 import { type DType, DTYPES } from "./dtype.ts";
@@ -66,6 +67,7 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
     problem: {
       ...settings,
       ...visibility,
+      ...checkVariant(plan),
       numRequests: qoLens.length,
       numQoHeads,
       numKvHeads,

@@ -27,6 +27,7 @@ struct Params {
   causal: u32,         // whether a query sees no key behind its own position
   window_left: i32,    // the keys before its own that a query sees; a large number for all
   nan_bits: u32,       // a NaN: constants may not be
+  variant_at: u32,     // where the numbers of a variant begin in tables
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -44,6 +45,7 @@ struct Work {
   out_row: u32,        // of the request's first query in out,
   out_step: u32,       // and from each query to the next
   mask_word: u32,      // where the request's mask begins, in words
+  request: u32,
 }
 
 // What a query head needs.
@@ -54,14 +56,14 @@ struct Head {
   sink: f32,           // in base 2
 }
 
-// Three entries a work, then one a query head, then the mask.
+// Three entries a work, then one a query head, then the mask, then a variant's numbers.
 @group(0) @binding(1) var<storage, read> tables: array<vec4<u32>>;
 
 fn work_at(index: u32) -> Work {
   let a = tables[3u * index];
   let b = tables[3u * index + 1u];
   let c = tables[3u * index + 2u];
-  return Work(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y);
+  return Work(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z);
 }
 
 fn head_at(qo_head: u32) -> Head {
@@ -73,4 +75,9 @@ fn head_at(qo_head: u32) -> Head {
 fn mask_at(work: Work, query: u32, key: u32) -> u32 {
   let word = work.mask_word + query * ((work.kv_len + 31u) / 32u) + key / 32u;
   return tables[params.mask_at + word / 4u][word % 4u];
+}
+
+// A number of the caller's variant.
+fn variant_number(index: u32) -> f32 {
+  return bitcast<f32>(tables[params.variant_at + index / 4u][index % 4u]);
 }

@@ -203,7 +203,7 @@ fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<Piece,
   @unroll for (var n = 0u; n < V_LOADS; n++) {
     let key = first + v_key(n, local);
     let quad = v_quad(n, local);
-    // A weight of 0 does not silence what lies beyond the end.
+    // What lies beyond the end would be silenced too, where it is not finite in the slow way.
     if (quad < V_QUADS && key < work.end_key) {
       pieces[n] = v[v_row(slot_of(work, key), kv_head) + quad / PIECE_QUADS];
     }

@@ -96,6 +96,14 @@ export class WasmBackend implements Backend {
   }
 
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
+    if (problem.variant) {
+      const { logitsTransform } = problem.variant;
+      throw new OptionError(`options.${logitsTransform ? "logitsTransform" : "logitsMask"}`, {
+        got: "WGSL for the WASM backend",
+        expected: "a device of the WebGPU backend",
+        hint: "Here, use customMask, logitsSoftCap or posEncodingMode.",
+      });
+    }
     await this.#call("attention", (upload) =>
       attentionDescriptor(problem, {
         q: handleOf(operands.q),

@@ -23,8 +23,8 @@ export interface DecodeKernels {
 
 /** Whether the decode kernel can do it: one query a request, the last, and nothing hidden. */
 export function isDecode(problem: AttentionProblem): boolean {
-  const { requests, mask, headDim, headDimV } = problem;
-  return mask === null && headDim === headDimV &&
+  const { requests, mask, variant, headDim, headDimV } = problem;
+  return mask === null && variant === null && headDim === headDimV &&
     requests.every((word, i) => i % REQUEST_WORDS !== 1 || word === 1);
 }
 

@@ -8,6 +8,7 @@ import { ShaderError } from "../errors.ts";
 import type { LossGuard } from "./gpu_errors.ts";
 import { type LinkRequest, linkShader } from "./link.ts";
 import { STAGE_COMPUTE } from "./flags.ts";
+import type { CallerCode } from "./variant.ts";
 
 /** What a binding of a kernel is; the position in the list is its number. */
 export type BindingKind = "uniform" | "read" | "write";
@@ -17,6 +18,8 @@ export interface KernelRequest extends LinkRequest {
   /** Its name in reports, profiles and errors; the same sources and constants, the same name. */
   readonly name: string;
   readonly bindings: readonly BindingKind[];
+  /** The caller's own WGSL, which is put in after linking. */
+  readonly caller?: CallerCode;
 }
 
 /** Conditions `name_1`, `name_2` and `name_4`, of which one holds. */
@@ -53,20 +56,23 @@ export class KernelCache {
 
   /** The kernel for `request`. Throws `ShaderError` with the compiler's message. */
   get(request: KernelRequest): Promise<Kernel> {
-    let kernel = this.#kernels.get(request.name);
+    const key = `${request.name} ${request.caller?.key ?? ""}`;
+    let kernel = this.#kernels.get(key);
     if (!kernel) {
       kernel = this.#compile(request);
-      this.#kernels.set(request.name, kernel);
+      this.#kernels.set(key, kernel);
       // A failure must not stay: the device may have been short of memory.
-      kernel.catch(() => this.#kernels.delete(request.name));
+      kernel.catch(() => this.#kernels.delete(key));
     }
     return kernel;
   }
 
   async #compile(request: KernelRequest): Promise<Kernel> {
     const conditions = { ...request.conditions, enable_subgroups: this.#enableSubgroups };
-    const code = await linkShader({ ...request, conditions });
-    return await compileKernel(this.#device, this.#guard, request.name, code, request.bindings);
+    const { name, bindings, caller } = request;
+    const linked = await linkShader({ ...request, conditions });
+    const code = caller?.insert(linked) ?? linked;
+    return await compileKernel(this.#device, this.#guard, name, code, bindings, caller);
   }
 }
 
@@ -77,6 +83,7 @@ export async function compileKernel(
   name: string,
   code: string,
   bindings: readonly BindingKind[],
+  caller?: CallerCode,
 ): Promise<Kernel> {
   guard.check();
   device.pushErrorScope("validation");
@@ -91,7 +98,10 @@ export async function compileKernel(
   });
   const pipelineLayout = device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] });
   const invalid = await guard.race(device.popErrorScope());
-  if (invalid) throw shaderError(name, invalid.message);
+  if (invalid) {
+    const error = caller && await callersError(module, guard, code, caller);
+    throw error ?? shaderError(name, invalid.message);
+  }
   try {
     const pipeline = await guard.race(device.createComputePipelineAsync({
       label: name,
@@ -103,6 +113,21 @@ export async function compileKernel(
     guard.check();
     throw shaderError(name, error instanceof Error ? error.message : String(error));
   }
+}
+
+/** What the compiler says of the caller's text; null where the fault lies elsewhere. */
+async function callersError(
+  module: GPUShaderModule,
+  guard: LossGuard,
+  code: string,
+  caller: CallerCode,
+): Promise<ShaderError | null> {
+  const { messages } = await guard.race(module.getCompilationInfo());
+  for (const { type, lineNum, message } of messages) {
+    const error = type === "error" ? caller.explain(code, lineNum, message) : null;
+    if (error) return error;
+  }
+  return null;
 }
 
 function shaderError(name: string, message: string): ShaderError {

@@ -17,6 +17,7 @@ import { type MergePlan, planMerge } from "./merge_plan.ts";
 import { schedulePrefill, type TileWork, visibleKeys } from "./prefill_schedule.ts";
 import { type PrefillShape, prefillShape } from "./prefill_shape.ts";
 import type { PrefillTuning } from "./prefill_tuning.ts";
+import { callerCode } from "./variant.ts";
 
 /** All that prefill does for one problem. */
 export interface PrefillPlan {
@@ -193,6 +194,7 @@ function kernelOf(
   const { rung, constants: c, pieceWords } = shape;
   const kv = cacheFormat(problem.kvDtype, capabilities);
   const outDtype = isSplit ? "float32" : problem.outDtype;
+  const { headDim, headDimV, variant } = problem;
   const conditions = {
     subgroups: rung === "subgroups",
     ragged: shape.isRagged,
@@ -203,12 +205,22 @@ function kernelOf(
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
     nan_marks: kv.nanMarks,
+    caller_transform: variant?.logitsTransform != null,
+    caller_mask: variant?.logitsMask != null,
     ...oneOf("piece", pieceWords),
     ...oneOf("quad", kv.quadWords),
   };
-  const variants = (["masked", "paged", "rope", "alibi", "soft_cap", "sinks"] as const)
+  const variants = ([
+    "masked",
+    "paged",
+    "rope",
+    "alibi",
+    "soft_cap",
+    "sinks",
+    "caller_transform",
+    "caller_mask",
+  ] as const)
     .filter((name) => conditions[name]);
-  const { headDim, headDimV } = problem;
   const name = [
     `prefill.${rung}`,
     `q-${problem.qDtype}`,
@@ -223,7 +235,15 @@ function kernelOf(
   return {
     name,
     main: "prefill",
-    modules: ["address", "logits", "pieces", "rope", "formats/rounding", "prefill/stage"],
+    modules: [
+      "address",
+      "logits",
+      "pieces",
+      "rope",
+      "formats/rounding",
+      "prefill/stage",
+      "prefill/variant",
+    ],
     roles: {
       params: "prefill/params",
       rows: `prefill/rows_${rung}`,
@@ -234,6 +254,7 @@ function kernelOf(
     constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],
+    caller: variant ? callerCode(variant) : undefined,
   };
 }
 

@@ -26,6 +26,7 @@ export function paramWords(
   const out = split ? { token: numQoHeads * headDimV, head: headDimV } : problem.outStrides;
   const pieces = (elements: number) => elements / shape.pieceElements;
   const headsAt = WORK_ENTRIES * works.length;
+  const maskAt = headsAt + numQoHeads;
   const words = Uint32Array.of(
     numWork,
     numKvHeads,
@@ -34,7 +35,7 @@ export function paramWords(
     numQoHeads / numKvHeads,
     options.writeLse || split ? 1 : 0,
     headsAt,
-    headsAt + numQoHeads,
+    maskAt,
     ...[q.token, q.head, out.token, out.head].map((elements) => elements / QUAD),
     ...[k.page, k.token, k.head, 0].map(pieces),
     ...[v.page, v.token, v.head, 0].map(pieces),
@@ -44,7 +45,7 @@ export function paramWords(
     problem.causal ? 1 : 0,
     Math.min(problem.windowLeft ?? NO_WINDOW, NO_WINDOW),
     NAN_BITS,
-    0,
+    maskAt + maskEntries(problem),
     0,
   );
   // The lse of a state is in base 2, whatever the caller's is in.
@@ -55,17 +56,24 @@ export function paramWords(
   return words;
 }
 
-/** The words of `tables`: three entries a work, then one a query head, then the mask. */
+/** Entries of the mask. */
+function maskEntries({ mask }: AttentionProblem): number {
+  return Math.ceil((mask?.words.length ?? 0) / ENTRY_WORDS);
+}
+
+/** The words of `tables`: as shaders/prefill/params.wgsl has them. */
 export function tableWords(
   problem: AttentionProblem,
   { split }: PrefillPlan,
   { works }: PrefillDispatch,
 ): Uint32Array<ArrayBuffer> {
-  const { requests, mask } = problem;
+  const { requests, mask, variant } = problem;
   const heads = headWords(problem);
   const headsAt = WORK_ENTRIES * works.length * ENTRY_WORDS;
   const maskAt = headsAt + heads.length;
-  const words = new Uint32Array(maskAt + Math.ceil((mask?.words.length ?? 0) / 4) * 4);
+  const numbersAt = maskAt + maskEntries(problem) * ENTRY_WORDS;
+  const numbers = Float32Array.from(variant?.params ?? [], ([, value]) => value);
+  const words = new Uint32Array(numbersAt + Math.ceil(numbers.length / ENTRY_WORDS) * ENTRY_WORDS);
   works.forEach(({ request, firstRow, first, end, chunk }, i) => {
     const [qRow, qoLen, kvLen, firstPage] = requests.subarray(request * REQUEST_WORDS);
     const place = split?.requests[request];
@@ -73,10 +81,11 @@ export function tableWords(
     words.set([
       ...[qRow, qoLen, kvLen, firstPage],
       ...[firstRow, first, end, outRow],
-      ...[outStep, mask?.firstWords[request] ?? 0],
+      ...[outStep, mask?.firstWords[request] ?? 0, request],
     ], i * WORK_ENTRIES * ENTRY_WORDS);
   });
   words.set(heads, headsAt);
   if (mask) words.set(mask.words, maskAt);
+  new Float32Array(words.buffer).set(numbers, numbersAt);
   return words;
 }

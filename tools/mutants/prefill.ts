@@ -178,14 +178,6 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
     "/long contexts.*webgpu/",
   ),
   mutant(
-    "prefill: values past the end are read",
-    STAGE,
-    "if (quad < V_QUADS && key < work.end_key) {",
-    "if (quad < V_QUADS) {",
-    GRID,
-    "/keys around tile edges.*webgpu/",
-  ),
-  mutant(
     "prefill: lanes past a row write its neighbour",
     KERNEL,
     "if (quad < V_QUADS) {",
