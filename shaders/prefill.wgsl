@@ -21,7 +21,7 @@ import constants::{
   STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
-import package::params::{Head, Work, head_at, mask_at, params, work_at};
+import package::params::{Head, Row, Work, head_at, mask_at, params, row_at, work_at};
 import package::kv_format::UNIT;
 import package::out_format;
 import package::prefill::stage::{
@@ -30,6 +30,7 @@ import package::prefill::stage::{
 };
 @if(caller_transform) import package::prefill::variant::caller_transform;
 @if(caller_mask) import package::prefill::variant::caller_mask;
+import package::prefill::weights::{p_tile, weights_at};
 import package::rows::{any_lane, rows_max, rows_sum};
 
 // Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
@@ -44,33 +45,6 @@ const GROWTH = 8.0;
 const LN_2 = 0.6931471805599453;
 const LOG2_E = 1.4426950408889634;
 const MINUS_INFINITY_BITS = 0xff800000u;
-
-// Weights of a block of RUN · KEY_LANES keys: a run of keys, each with its rows, by the lane's vector and
-// the lane. The filling moves neighbours to other banks.
-struct WeightGroup {
-  keys: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, RUN>,
-  filling: vec4<f32>,
-}
-var<workgroup> p_tile: array<WeightGroup, KEY_LANES>;
-
-// The weights of key `n` of a quad of the block's keys, for a vector of rows.
-fn weights_at(quad: u32, n: u32, vector: u32, row_lane: u32) -> vec4<f32> {
-  return p_tile[quad * (4u / RUN) + n / RUN].keys[n % RUN][vector][row_lane];
-}
-
-// A packed row's query, position and head; rows past the end repeat the last.
-struct Row {
-  query: u32,
-  position: i32, // among the keys: the last query stands at the last key
-  qo_head: u32,
-}
-
-fn row_at(work: Work, kv_head: u32, row: u32) -> Row {
-  let packed = min(row, work.qo_len * params.group - 1u);
-  let query = packed / params.group;
-  let position = i32(work.kv_len) - i32(work.qo_len) + i32(query);
-  return Row(query, position, kv_head * params.group + packed % params.group);
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -267,7 +241,7 @@ fn main(
           if (atomicLoad(&odd_stage) == number) {
             // Weights of 0 do not silence numbers that are not finite.
             for (var c = 0u; c < STAGE_QUADS; c++) {
-              @unroll for (var n = 0u; n < 4; n++) {
+              for (var n = 0u; n < 4u; n++) {
                 @unroll for (var i = 0u; i < LANE_ROWS; i++) {
                   let weight = weights_at(stage * STAGE_QUADS + c, n, i / 4, row_lane)[i % 4];
                   @unroll for (var h = 0u; h < VALUE_QUADS; h++) {

@@ -48,6 +48,20 @@ struct Work {
   request: u32,
 }
 
+// A packed row's query, position and head; rows past the end repeat the last.
+struct Row {
+  query: u32,
+  position: i32, // among the keys: the last query stands at the last key
+  qo_head: u32,
+}
+
+fn row_at(work: Work, kv_head: u32, row: u32) -> Row {
+  let packed = min(row, work.qo_len * params.group - 1u);
+  let query = packed / params.group;
+  let position = i32(work.kv_len) - i32(work.qo_len) + i32(query);
+  return Row(query, position, kv_head * params.group + packed % params.group);
+}
+
 // What a query head needs.
 struct Head {
   logit_scale: f32,    // q·k times this is a logit in base 2, or the tangent's argument under a cap

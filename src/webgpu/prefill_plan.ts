@@ -243,6 +243,7 @@ function kernelOf(
       "formats/rounding",
       "prefill/stage",
       "prefill/variant",
+      "prefill/weights",
     ],
     roles: {
       params: "prefill/params",

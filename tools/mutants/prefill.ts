@@ -139,7 +139,7 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   ),
   mutant(
     "prefill: all heads of a group are its first",
-    KERNEL,
+    "shaders/prefill/params.wgsl",
     "kv_head * params.group + packed % params.group",
     "kv_head * params.group",
     GRID,
@@ -147,7 +147,7 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   ),
   mutant(
     "prefill: queries stand at the beginning",
-    KERNEL,
+    "shaders/prefill/params.wgsl",
     "i32(work.kv_len) - i32(work.qo_len) + i32(query)",
     "i32(query)",
     OPTIONS,
@@ -264,8 +264,8 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   mutant(
     "prefill: the mask lies on the heads",
     "src/webgpu/prefill_tables.ts",
-    "headsAt + numQoHeads,",
-    "headsAt,",
+    "const maskAt = headsAt + numQoHeads;",
+    "const maskAt = headsAt;",
     MASKS,
     "/rows of every length.*webgpu/",
   ),
