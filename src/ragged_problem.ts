@@ -24,6 +24,9 @@ export interface RaggedPlan {
   readonly tensors: Readonly<Record<"q" | "k" | "v" | "out" | "lse", TensorSpec>>;
 }
 
+/** Longer than any request: kernels are compiled for a page size, so it must not follow the lengths. */
+const PAGE_SIZE = 2 ** 30;
+
 const PLAN_NAMES: readonly string[] = [
   "qoIndptr",
   "kvIndptr",
@@ -79,7 +82,7 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: raggedStrides(layout, numKvHeads, tokens, headDim),
       vStrides: raggedStrides(layout, numKvHeads, tokens, headDimV),
-      pageSize: kvLens.reduce((most, length) => Math.max(most, length), 1),
+      pageSize: PAGE_SIZE,
       requests,
       pageTable: Uint32Array.from(kvIndptr.slice(0, -1)),
     },
@@ -93,7 +96,7 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
   };
 }
 
-/** A request is one page as long as the longest request, and pages begin at any token. */
+/** A request is one page, and pages begin at any token. */
 function raggedStrides(
   layout: KvLayout,
   numKvHeads: number,

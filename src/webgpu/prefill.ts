@@ -28,7 +28,7 @@ export async function runPrefill(
   problem: AttentionProblem,
   operands: AttentionOperands,
 ): Promise<void> {
-  const plan = planPrefill(problem, context.capabilities);
+  const plan = planOf(context, problem);
   const kernels = await compilePrefill(context, plan);
   context.noteChoice("prefill", kernels.prefill.name, plan.reason);
   if (kernels.merge) context.noteChoice("merge", kernels.merge.name, "keys are split");
@@ -38,6 +38,17 @@ export async function runPrefill(
     "prefill",
     (temporary) => prefillDispatches(context, plan, kernels, problem, operands, temporary),
   );
+}
+
+/** Plans by their problems, which planned calls bring again and again. */
+const plans = new WeakMap<GpuContext, WeakMap<AttentionProblem, PrefillPlan>>();
+
+function planOf(context: GpuContext, problem: AttentionProblem): PrefillPlan {
+  const known = plans.get(context) ?? new WeakMap<AttentionProblem, PrefillPlan>();
+  plans.set(context, known);
+  const plan = known.get(problem) ?? planPrefill(problem, context.capabilities);
+  known.set(problem, plan);
+  return plan;
 }
 
 /** Compiles a plan's kernels, or finds them in the cache. */

@@ -219,3 +219,20 @@ onEachBackend("ragged prefill: packed masks", async (device) => {
     (d, i) => runRagged(d, i, "packed"),
   );
 });
+
+onEachBackend("ragged prefill: other lengths are no other kernel", async (device) => {
+  const planned = new BatchPrefillWithRaggedKvCache(device);
+  const run = async (lengths: readonly number[]) => {
+    const indptr = [0, ...lengths.map((_, i) => lengths.slice(0, i + 1).reduce((a, b) => a + b))];
+    const tokens = indptr[lengths.length];
+    using x = device.tensor(new Float32Array(tokens * 2 * 16), [tokens, 2, 16], "float32");
+    const sizes = { numQoHeads: 2, numKvHeads: 2, headDim: 16 };
+    const dtypes = { qDtype: "float32", kvDtype: "float32" } as const;
+    planned.plan({ qoIndptr: indptr, kvIndptr: indptr, ...sizes, ...dtypes, causal: true });
+    using out = await planned.run(x, x, x);
+    await out.read();
+    return device.report.kernels.length;
+  };
+  const before = await run([40, 50]);
+  assert.equal(await run([41, 77, 50]), before);
+}, ["webgpu", "webgpu, portable rung"]);
