@@ -57,9 +57,6 @@ for (const kvDtype of ["float32", "float16", "float8_e4m3fn"] as const) {
           if (name === "k") assert.ok(part.every(Number.isNaN) && Number.isNaN(lse[row]), label);
           continue;
         }
-        // On the CPU a key that others of its tile see has a weight of 0 here, and 0 times NaN is NaN.
-        const isBeside = device.backend === "wasm" && name === "v" && request === 1 && head >= 3;
-        if (isBeside && Number.isNaN(part[7])) part[7] = clean.out[row * 16 + 7];
         assertSameBits(part, clean.out.subarray(row * 16, row * 16 + 16), label);
         assertSameBits(lse.subarray(row, row + 1), clean.lse.subarray(row, row + 1), label);
       }

@@ -120,6 +120,28 @@ fn nan_stays_in_its_request_and_head() {
 }
 
 #[test]
+fn a_value_reaches_the_rows_that_see_its_key_only() {
+    let causal = Problem { lens: vec![(40, 40)], causal: true, ..Problem::default() };
+    let masked = Problem { causal: false, hides: Some(3), ..causal.clone() };
+    for base in [causal, masked] {
+        let clean = base.run();
+        for value in [f32::NAN, f32::INFINITY] {
+            // Key 20, the last KV head: query heads 2 and 3.
+            let hurt = Problem { spoil: Some(("v", value)), ..base.clone() }.run();
+            let width = base.head_dim_v;
+            for (i, (clean, hurt)) in clean.out.chunks(width).zip(hurt.out.chunks(width)).enumerate() {
+                let (query, head) = (i / 4, i % 4);
+                let sees = head >= 2 && !base.is_hidden(0, query, 20) && (!base.causal || query >= 20);
+                assert_eq!(sees, hurt.iter().any(|x| !x.is_finite()), "query {query}, head {head}");
+                if !sees {
+                    assert_eq!(clean, hurt, "query {query}, head {head}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn logits_far_from_zero() {
     for scale in [64.0, -64.0, 1e4] {
         assert_near(&Problem { scale_of_q: scale, lens: vec![(2, 100)], ..Problem::default() });

@@ -182,7 +182,7 @@ fn attend(descriptor: &Descriptor, inputs: Inputs, mut outputs: Outputs) -> Resu
                         let read_once = packed_rows <= LANES;
                         let span = Span { inputs: &inputs, request, kv_head, first_key, count, read_once };
                         let [k, v] = keys.load(descriptor, span, rope)?;
-                        rows.attend_to(k, v, first_key, count, &transform);
+                        rows.attend_to(k, v, first_key, count, &transform)?;
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::softmax::{Finished, State};
 use super::tiles::{KeyRows, padded, zeros};
 use super::{Head, Inputs, KEYS, Outputs, ROWS, Request, kernels};
 use crate::descriptor::Descriptor;
-use crate::simd::Lanes;
+use crate::simd::{F32x4, Lanes};
 use crate::status::Status;
 
 /// Rows in a block: the lanes of a vector.
@@ -68,6 +68,23 @@ pub struct RowTile {
     row: Vec<f32>,
     /// One block's logits, then its probabilities.
     p: [Lanes; KEYS],
+}
+
+/// As kernels::weigh, where a value that is not finite must not reach the rows that do not see its key: their weight
+/// is 0, which would not silence it.
+#[inline(never)]
+fn weigh_apart(rows: usize, p: &[Lanes], v: KeyRows, alpha: F32x4, o: &mut [Lanes]) -> Result<(), Status> {
+    let mut finite = zeros(p.len(), v.width * LANES)?;
+    kernels::weigh(rows, p, v.finite_part(&mut finite), alpha, o);
+    for (key, weights) in p.iter().enumerate() {
+        for (o, v) in o.chunks_exact_mut(rows).zip(v.row(key)) {
+            for (o, &weight) in o.iter_mut().zip(weights).filter(|(_, weight)| **weight != 0.0) {
+                let odd = o.iter_mut().zip(v).filter(|(_, v)| !v.is_finite());
+                odd.for_each(|(o, v)| *o += weight * v);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// From the first start of some ranges to their last end; empty ones do not count.
@@ -149,7 +166,14 @@ impl RowTile {
     }
 
     /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.
-    pub fn attend_to(&mut self, mut k: KeyRows, mut v: KeyRows, first_key: usize, count: usize, transform: &Transform) {
+    pub fn attend_to(
+        &mut self,
+        mut k: KeyRows,
+        mut v: KeyRows,
+        first_key: usize,
+        count: usize,
+        transform: &Transform,
+    ) -> Result<(), Status> {
         let q_panels = self.q.chunks_exact(LANES * self.q_width);
         let panels = q_panels.zip(self.o.chunks_exact_mut(LANES * self.o_width));
         for (block, (q, o)) in self.blocks.iter_mut().zip(panels) {
@@ -165,8 +189,16 @@ impl RowTile {
             transform.apply(block, first_key + skipped, p);
             let alpha = block.state.update(p);
             v.touch();
-            kernels::weigh(block.rows, p, v.skip(skipped), alpha, o.as_chunks_mut().0);
+            let v = v.skip(skipped);
+            let (first, o) = (first_key + skipped, o.as_chunks_mut().0);
+            let hides_some = transform.mask.is_some() || !block.all_see(first..first + count);
+            if hides_some && !(0..count).all(|key| v.is_finite(key)) {
+                weigh_apart(block.rows, p, v, alpha, o)?;
+            } else {
+                kernels::weigh(block.rows, p, v, alpha, o);
+            }
         }
+        Ok(())
     }
 
     /// Divides by the softmax's denominator and writes the rows out.

@@ -155,6 +155,25 @@ impl<'a> KeyRows<'a> {
         KeyRows { floats, stride: width / 4, width: width / 4, cold: false }
     }
 
+    pub fn row(&self, key: usize) -> &'a [Lanes] {
+        self.floats.get(key * self.stride..).and_then(|rows| rows.get(..self.width)).unwrap_or_default()
+    }
+
+    /// Whether all of a row is finite.
+    pub fn is_finite(&self, key: usize) -> bool {
+        self.row(key).as_flattened().iter().all(|value| value.is_finite())
+    }
+
+    /// The rows with 0 in place of what is not finite, in a scratch that has room for them.
+    pub fn finite_part<'b>(&self, scratch: &'b mut [f32]) -> KeyRows<'b> {
+        for (key, to) in scratch.chunks_exact_mut((self.width * 4).max(1)).enumerate() {
+            for (to, &from) in to.iter_mut().zip(self.row(key).as_flattened()) {
+                *to = if from.is_finite() { from } else { 0.0 };
+            }
+        }
+        KeyRows { floats: scratch.as_chunks().0, stride: self.width, width: self.width, cold: false }
+    }
+
     /// Without the first `count` rows.
     pub fn skip(self, count: usize) -> KeyRows<'a> {
         if count == 0 {
