@@ -31,12 +31,13 @@ const LLAMA = prefillShape(4096, 32, 8);
 export const PREFILL_PROBLEMS: readonly PrefillProblem[] = [
   ...[4, 1, 2, 3, 5, 6, 7, 8].map((group) => prefillShape(4096, 8 * group, 8)),
   prefillShape(1024, 32, 8),
+  prefillShape(1024, 24, 8),
   prefillShape(8192, 32, 8),
   { ...LLAMA, qoLen: 16, kvLen: 32_768 },
   { ...LLAMA, qoLen: 4, kvLen: 32_768 },
   { ...prefillShape(16_384, 32, 8), windowLeft: 1023 },
   prefillShape(4096, 32, 8, 64),
-  prefillShape(4096, 16, 4, 256),
+  prefillShape(4096, 32, 8, 256),
   { ...prefillShape(4096, 32, 8, 192), headDimV: 128 },
 ].map((shape): PrefillProblem => ({ shape, dtype: "float16" })).concat(
   (["float8_e4m3fn", "float8_e5m2", "bfloat16"] as const).map((dtype) => ({ shape: LLAMA, dtype })),

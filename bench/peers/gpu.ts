@@ -31,11 +31,11 @@ export async function gpuPeerLines(
   return lines;
 }
 
-/** Decode, and of prefill, which takes it long, two prompts. */
-function isForOnnx({ family, shape: s }: GpuCase): boolean {
+/** Decode, and of prefill, which takes it long, two prompts at two group sizes. */
+export function isForOnnx({ family, shape: s }: GpuCase): boolean {
   if (family === "decode") return s.kvTokens === undefined;
   const isPlain = s.headDim === 128 && s.windowLeft === undefined && s.qoLen === s.kvLen;
-  return family === "prefill" && isPlain && s.qoLen <= 4096 && s.numQoHeads === 32;
+  return family === "prefill" && isPlain && s.qoLen <= 4096 && [24, 32].includes(s.numQoHeads);
 }
 
 function describePeer(line: BenchLine, ours: readonly BenchLine[]): string {

@@ -23,6 +23,7 @@ import {
 } from "../../bench/gpu/prefill_cases.ts";
 import { chromeTrace } from "../../bench/gpu/profile.ts";
 import { GpuTimer } from "../../bench/gpu/timing.ts";
+import { isForOnnx } from "../../bench/peers/gpu.ts";
 import { gpuTest } from "../support/device.ts";
 
 const names = DECODE_PROBLEMS.map((problem) => caseName(decodeCase(problem)));
@@ -56,10 +57,17 @@ Deno.test("prefill problems have names of their own; operations are counted on v
   assert.ok(names.includes("prefill 1 x 4096 tokens, 24/8, float16"));
   assert.ok(names.includes("prefill 1 x 16384 tokens, 32/8, window 1023, float16"));
   assert.ok(names.includes("prefill 1 x 4096 tokens, 32/8, D 192 and 128, float16"));
+  assert.ok(names.includes("prefill 1 x 4096 tokens, 32/8, D 256, float16"));
   assert.equal(prefillFlops(prefillShape(3, 2, 1)), 4 * 128 * 2 * 6);
   assert.equal(prefillFlops({ ...prefillShape(2, 2, 1), kvLen: 10 }), 4 * 128 * 2 * 19);
   assert.equal(prefillFlops({ ...prefillShape(5, 1, 1), windowLeft: 1 }), 4 * 128 * 9);
   assert.equal(prefillFlops({ ...prefillShape(1, 1, 1, 192), headDimV: 128 }), 2 * 320);
+});
+
+Deno.test("onnxruntime-web is given two prompts of prefill, at groups 3 and 4", () => {
+  const shapes = PREFILL_PROBLEMS.filter(({ dtype }) => dtype === "float16")
+    .map(prefillCase).filter(isForOnnx).map(({ shape: s }) => [s.qoLen, s.numQoHeads]);
+  assert.deepEqual(shapes.sort(), [[1024, 24], [1024, 32], [4096, 24], [4096, 32]]);
 });
 
 gpuTest("prefill is checked at both ends and timed", async () => {
