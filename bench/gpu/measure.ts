@@ -52,6 +52,11 @@ export async function withCase<T>(
  * after some reads in a row the library reads faster (src/webgpu/readback.ts).
  */
 const LOOP_CALLS = 24;
+/**
+ * After the first of them, they go on no longer than this: calls that take so long have results beyond
+ * what the library reads faster, such as those of prefill.
+ */
+const LOOP_MILLISECONDS = 400;
 
 /** One round of a case. A kernel that is wrong gets no time. */
 export async function measure(
@@ -63,15 +68,26 @@ export async function measure(
   await timer.once(open.calls);
   const error = await open.check();
   const times = await timer.time(open.calls, budget);
-  const walls: number[] = [];
-  const wallCalls = budget.wallCalls > 0 ? LOOP_CALLS + budget.wallCalls : 0;
-  for (let i = 0; open.callAndRead && i < wallCalls; i++) {
-    const begin = performance.now();
-    await open.callAndRead();
-    if (i >= LOOP_CALLS) walls.push(1000 * (performance.now() - begin));
-  }
+  const walls = open.callAndRead ? await wallTimes(open.callAndRead, budget.wallCalls) : [];
   const workingSet = wanted.bytes * open.calls.length;
   return { kernel: open.kernel, times, walls, error, workingSet };
+}
+
+/** Microseconds of each of `count` calls in a loop, until their results are read. */
+export async function wallTimes(call: () => Promise<void>, count: number): Promise<number[]> {
+  if (count === 0) return [];
+  await call();
+  const begun = performance.now();
+  for (let i = 1; i < LOOP_CALLS && performance.now() - begun < LOOP_MILLISECONDS; i++) {
+    await call();
+  }
+  const walls: number[] = [];
+  while (walls.length < count) {
+    const begin = performance.now();
+    await call();
+    walls.push(1000 * (performance.now() - begin));
+  }
+  return walls;
 }
 
 /** All rounds of a case as a line of the result. */

@@ -12,6 +12,7 @@ import {
 } from "../../bench/gpu/decode_cases.ts";
 import { caseName } from "../../bench/gpu/family.ts";
 import { benchGpu } from "../../bench/gpu/main.ts";
+import { wallTimes } from "../../bench/gpu/measure.ts";
 import { mergeCase } from "../../bench/gpu/merge.ts";
 import { openGpu } from "../../bench/gpu/open.ts";
 import { prefillCase } from "../../bench/gpu/prefill.ts";
@@ -68,6 +69,23 @@ Deno.test("onnxruntime-web is given two prompts of prefill, at groups 3 and 4", 
   const shapes = PREFILL_PROBLEMS.filter(({ dtype }) => dtype === "float16")
     .map(prefillCase).filter(isForOnnx).map(({ shape: s }) => [s.qoLen, s.numQoHeads]);
   assert.deepEqual(shapes.sort(), [[1024, 24], [1024, 32], [4096, 24], [4096, 32]]);
+});
+
+Deno.test("calls that take long are not called often before their wall time is taken", async () => {
+  let calls = 0;
+  const call = (milliseconds: number) => async () => {
+    calls++;
+    await new Promise((resolve) => setTimeout(resolve, milliseconds));
+  };
+  assert.equal((await wallTimes(call(0), 5)).length, 5);
+  assert.equal(calls, 24 + 5);
+  calls = 0;
+  const walls = await wallTimes(call(150), 2);
+  assert.ok(walls.length === 2 && walls.every((time) => time > 100_000));
+  assert.ok(calls <= 1 + 3 + 2, `${calls} calls`);
+  calls = 0;
+  assert.deepEqual(await wallTimes(call(0), 0), []);
+  assert.equal(calls, 0);
 });
 
 gpuTest("prefill is checked at both ends and timed", async () => {
