@@ -8,8 +8,8 @@
 //
 // A workgroup is TEAMS · PARTS teams of TEAM lanes; a team serves HEADS heads, PARTS teams that share
 // their rows serve a block. A lane owns every TEAM-th piece of a row. A team has ROWS rows in flight:
-// the next are loaded as soon as these are used, or, where registers allow, before (`early`). With s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by
-// more than GROWTH:
+// the next are loaded as soon as these are used, or, where registers allow, before (`early`). With
+// s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by more than GROWTH:
 //   d = sum 2^(s_j - m),   o = sum 2^(s_j - m)·v_j,   out = o / d,   lse = m + log2 d
 // Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), but m grows only when it must
 // (FlashAttention-4), so that o is seldom rescaled. Each team keeps its own (m, d, o); at the end the

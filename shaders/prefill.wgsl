@@ -169,7 +169,8 @@ fn main(
       @unroll for (var i = 0u; i < LANE_ROWS; i++) {
         let row = row_at(work, kv_head, work.first_row + row_of(i, row_lane));
         let least = row.position - params.window_left;
-        let most = select(i32(work.end_key) - 1, min(i32(work.end_key) - 1, row.position), params.causal != 0u);
+        let last = i32(work.end_key) - 1;
+        let most = select(last, min(last, row.position), params.causal != 0u);
         @unroll for (var j = 0u; j < LANE_KEYS; j += RUN) {
           let first_key = first + key_of(j, key_lane);
           @if(masked) let seen = mask_at(work, row.query, first_key) >> (first_key % 32u);

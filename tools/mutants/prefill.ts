@@ -20,8 +20,8 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   mutant(
     "prefill: a key past the end",
     KERNEL,
-    "select(i32(work.end_key) - 1, min(",
-    "select(i32(work.end_key), min(",
+    "let last = i32(work.end_key) - 1;",
+    "let last = i32(work.end_key);",
     GRID,
     "/queries around tile edges.*webgpu/",
   ),
