@@ -8,9 +8,17 @@ import { ShapeError } from "./errors.ts";
 
 /** A value as error messages show it: short, and never throwing. */
 export function show(value: unknown): string {
+  try {
+    return describe(value);
+  } catch {
+    return "an object that cannot be shown"; // a getter or a proxy threw
+  }
+}
+
+function describe(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value);
   if (Array.isArray(value) || ArrayBuffer.isView(value)) {
-    const items = Array.from(value as ArrayLike<unknown>, String);
+    const items = Array.from(value as ArrayLike<unknown>, describeItem);
     return items.length > 8 ? `[${items.slice(0, 8).join(", ")}, ...]` : `[${items.join(", ")}]`;
   }
   if (typeof value === "function") return "a function";
@@ -18,6 +26,12 @@ export function show(value: unknown): string {
     return `an ${Object.prototype.toString.call(value)}`;
   }
   return String(value);
+}
+
+/** Not String() of objects, which runs methods of the caller's. */
+function describeItem(item: unknown): string {
+  if (Array.isArray(item)) return "[...]";
+  return typeof item === "string" ? item : describe(item);
 }
 
 /** A checked copy of `shape`. Throws `ShapeError` unless every dim is an integer of at least 0. */

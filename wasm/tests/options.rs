@@ -99,6 +99,9 @@ fn masks_of_every_density() {
     let short = masked.status(|words| words[word::MASK_STARTS + 1] = 4);
     assert_ne!(short, Status::Ok);
     assert_ne!(masked.status(|words| words[word::MASK] = 1000), Status::Ok);
+    // The last row of the last request ends where the words do: one word later, they end too early.
+    let shifted = masked.status(|words| words[word::MASK + 1] = 4);
+    assert_eq!(shifted, Status::OutOfRange);
 }
 
 #[test]

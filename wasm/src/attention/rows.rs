@@ -52,6 +52,12 @@ impl Block {
         self.seen[0]..self.seen[1]
     }
 
+    /// Whether a row sees a key, with a mask's words.
+    pub fn sees(&self, lane: usize, key: usize, mask: Option<&[u32]>) -> bool {
+        let range = self.first[lane] as usize..self.end[lane] as usize;
+        range.contains(&key) && mask.is_none_or(|words| words[self.mask[lane] + key / 32] >> (key % 32) & 1 == 1)
+    }
+
     pub fn all_see(&self, keys: Range<usize>) -> bool {
         self.seen_by_all[0] <= keys.start && keys.end <= self.seen_by_all[1]
     }
@@ -73,12 +79,19 @@ pub struct RowTile {
 /// As kernels::weigh, where a value that is not finite must not reach the rows that do not see its key: their weight
 /// is 0, which would not silence it.
 #[inline(never)]
-fn weigh_apart(rows: usize, p: &[Lanes], v: KeyRows, alpha: F32x4, o: &mut [Lanes]) -> Result<(), Status> {
+fn weigh_apart(
+    rows: usize,
+    p: &[Lanes],
+    v: KeyRows,
+    alpha: F32x4,
+    o: &mut [Lanes],
+    sees: impl Fn(usize, usize) -> bool,
+) -> Result<(), Status> {
     let mut finite = zeros(p.len(), v.width * LANES)?;
     kernels::weigh(rows, p, v.finite_part(&mut finite), alpha, o);
     for (key, weights) in p.iter().enumerate() {
         for (o, v) in o.chunks_exact_mut(rows).zip(v.row(key)) {
-            for (o, &weight) in o.iter_mut().zip(weights).filter(|(_, weight)| **weight != 0.0) {
+            for (_, (o, &weight)) in o.iter_mut().zip(weights).enumerate().filter(|(lane, _)| sees(*lane, key)) {
                 let odd = o.iter_mut().zip(v).filter(|(_, v)| !v.is_finite());
                 odd.for_each(|(o, v)| *o += weight * v);
             }
@@ -176,9 +189,11 @@ impl RowTile {
     ) -> Result<(), Status> {
         let q_panels = self.q.chunks_exact(LANES * self.q_width);
         let panels = q_panels.zip(self.o.chunks_exact_mut(LANES * self.o_width));
+        let mut all_finite = None;
         for (block, (q, o)) in self.blocks.iter_mut().zip(panels) {
             let seen = block.visible_keys();
             let skipped = seen.start.saturating_sub(first_key);
+            let tile = count;
             let count = count.min(seen.end.saturating_sub(first_key)).saturating_sub(skipped);
             if count == 0 {
                 continue;
@@ -189,13 +204,14 @@ impl RowTile {
             transform.apply(block, first_key + skipped, p);
             let alpha = block.state.update(p);
             v.touch();
-            let v = v.skip(skipped);
+            let is_finite = || (0..tile).all(|key| v.is_finite(key));
             let (first, o) = (first_key + skipped, o.as_chunks_mut().0);
             let hides_some = transform.mask.is_some() || !block.all_see(first..first + count);
-            if hides_some && !(0..count).all(|key| v.is_finite(key)) {
-                weigh_apart(block.rows, p, v, alpha, o)?;
+            if hides_some && !*all_finite.get_or_insert_with(is_finite) {
+                let sees = |lane, key| block.sees(lane, first + key, transform.mask);
+                weigh_apart(block.rows, p, v.skip(skipped), alpha, o, sees)?;
             } else {
-                kernels::weigh(block.rows, p, v, alpha, o);
+                kernels::weigh(block.rows, p, v.skip(skipped), alpha, o);
             }
         }
         Ok(())
