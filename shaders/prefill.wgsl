@@ -12,25 +12,27 @@
 //   P = 2^(scale·S - m),  d = sum P     (logits.wgsl, masks; m as in decode.wgsl: it grows when it must)
 //   O += P·v       a lane has LANE_ROWS x 4 · VALUE_QUADS of it; P goes through workgroup memory
 //   out = O / d,   lse = m + log2 d
-// Both products are sums of outer products: for each dim (or key) a lane reads its rows and its keys (or
-// dims) as vectors of 4. They lie at constant distances from few dynamic indices, since naga clamps each
-// of those, and sums have constant indices (bench/NOTES.md).
+// Both products are sums of outer products, in stages of some dims or keys (prefill/tiles.wgsl). What a
+// lane reads lies at constant distances from few dynamic indices, since naga clamps each of those, and
+// sums have constant indices (bench/NOTES.md).
 
 import constants::{
-  CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS, RUN,
-  STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, PACKED, Q_LOADS, ROW_QUADS, RUN,
+  STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
+import package::pieces::Piece;
 import package::params::{Head, Row, Work, head_at, mask_at, params, row_at, work_at};
-import package::kv_format::UNIT;
+import package::kv_format;
 import package::out_format;
 import package::prefill::stage::{
-  key_of, key_rows, k_tile, load_keys, load_queries, load_values, odd_stage, q_tile, q_tile_row, row_of,
-  store_keys, store_queries, store_values, v_tile,
+  key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
+  store_values,
 };
+import package::prefill::tiles::{column_tile, key_of, row_of, row_tile, value_quad_of};
 @if(caller_transform) import package::prefill::variant::caller_transform;
 @if(caller_mask) import package::prefill::variant::caller_mask;
-import package::prefill::weights::{p_tile, weights_at};
+import package::prefill::weights::store_weights;
 import package::rows::{any_lane, rows_max, rows_sum};
 
 // Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
@@ -91,9 +93,9 @@ fn main(
   var k_rows = key_rows(work, kv_head, work.first_key, local);
   var k_pieces = load_keys(k_rows, 0u, local);
   var q_quads = load_queries(q_rows, 0u, local);
+  var v_pieces: array<Piece, V_LOADS>;
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
-    var v_pieces = load_values(work, kv_head, first, local);
 
     var scores = array<vec4<f32>, LANE_ROWS * KEY_QUADS>(); // a plain declaration is zeroed once
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
@@ -101,23 +103,22 @@ fn main(
       store_keys(k_pieces, work, first, chunk, local);
       store_queries(q_quads, q_positions, chunk, local);
       workgroupBarrier();
-      // The last chunk loads the next tile's first, or the last tile's again.
-      var next_chunk = chunk + 1u;
-      if (next_chunk == CHUNKS) {
-        next_chunk = 0u;
-        k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
+      if (chunk + 1u < CHUNKS) {
+        k_pieces = load_keys(k_rows, chunk + 1u, local);
+        q_quads = load_queries(q_rows, chunk + 1u, local);
+      } else {
+        v_pieces = load_values(work, kv_head, first, local);
       }
-      k_pieces = load_keys(k_rows, next_chunk, local);
-      q_quads = load_queries(q_rows, next_chunk, local);
-      for (var base = 0u; base < CHUNK_QUADS; base += UNROLL) {
+      var base = 0u;
+      loop {
         @unroll for (var u = 0u; u < UNROLL; u++) {
           @unroll for (var e = 0u; e < 4; e++) {
             var keys: array<vec4<f32>, KEY_QUADS>;
             @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-              keys[j] = k_tile[base + u].dims[e][j][key_lane];
+              keys[j] = column_tile[(base + u) / PACKED].steps[e][((base + u) % PACKED) * KEY_QUADS + j][key_lane];
             }
             @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-              let queries = q_tile[base + u].dims[e][i][row_lane];
+              let queries = row_tile[base + u].steps[e].rows[i][row_lane];
               @unroll for (var n = 0u; n < 4; n++) {
                 @unroll for (var j = 0u; j < KEY_QUADS; j++) {
                   scores[(4 * i + n) * KEY_QUADS + j] =
@@ -127,6 +128,10 @@ fn main(
             }
           }
         }
+        base += UNROLL;
+        // Known to the compiler, so that there is no loop: sums would change their registers around it.
+        if (UNROLL == CHUNK_QUADS) { break; }
+        if (base >= CHUNK_QUADS) { break; }
       }
     }
 
@@ -218,64 +223,61 @@ fn main(
       }
     }
 
-    @unroll for (var block = 0u; block < LANE_KEYS; block += RUN) {
-      for (var stage = 0u; stage < STAGES; stage++) {
-        let stage_first = first + block * KEY_LANES + stage * (4u * STAGE_QUADS);
-        workgroupBarrier();
-        if (stage == 0u) {
-          @unroll for (var n = 0u; n < RUN; n++) {
-            @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-              p_tile[key_lane].keys[n][i][row_lane] = vec4<f32>(
-                scores[(4 * i) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
-                scores[(4 * i + 1) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
-                scores[(4 * i + 2) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
-                scores[(4 * i + 3) * KEY_QUADS + (block + n) / 4][(block + n) % 4],
-              );
+    let stages = min(STAGES, (work.end_key - first + 4u * STAGE_QUADS - 1u) / (4u * STAGE_QUADS));
+    for (var stage = 0u; stage < stages; stage++) {
+      let stage_first = first + stage * (4u * STAGE_QUADS);
+      number += 1u;
+      workgroupBarrier();
+      store_weights(scores, stage, row_lane, key_lane);
+      store_values(v_pieces, local, number, is_partial);
+      workgroupBarrier();
+      if (stage + 1u < stages) {
+        v_pieces = load_values(work, kv_head, stage_first + 4u * STAGE_QUADS, local);
+      } else {
+        // Of the next tile; behind the last one the last key's row stands for all.
+        k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
+        k_pieces = load_keys(k_rows, 0u, local);
+        q_quads = load_queries(q_rows, 0u, local);
+      }
+      // Weights of 0 do not silence numbers that are not finite, and there are none without a mask.
+      if (is_partial && atomicLoad(&odd_stage) >= number) {
+        for (var c = 0u; c < STAGE_QUADS; c++) {
+          for (var n = 0u; n < 4u; n++) {
+            @unroll for (var i = 0u; i < LANE_ROWS; i++) {
+              let weight = row_tile[c].steps[n].rows[i / 4][row_lane][i % 4];
+              @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                let value = column_tile[c].steps[n][h][key_lane];
+                output[i * VALUE_QUADS + h] = select(
+                  fma(vec4<f32>(weight), value, output[i * VALUE_QUADS + h]),
+                  output[i * VALUE_QUADS + h], weight == 0.0,
+                );
+              }
             }
           }
         }
-        number += 1u;
-        store_values(v_pieces, local, number, is_partial);
-        workgroupBarrier();
-        v_pieces = load_values(work, kv_head, stage_first + 4u * STAGE_QUADS, local);
-        if (stage_first < work.end_key) {
-          if (atomicLoad(&odd_stage) == number) {
-            // Weights of 0 do not silence numbers that are not finite.
-            for (var c = 0u; c < STAGE_QUADS; c++) {
-              for (var n = 0u; n < 4u; n++) {
-                @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-                  let weight = weights_at(stage * STAGE_QUADS + c, n, i / 4, row_lane)[i % 4];
-                  @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                    let value = v_tile[c][n * VALUE_QUADS + h][key_lane];
-                    output[i * VALUE_QUADS + h] = select(
-                      fma(vec4<f32>(weight), value, output[i * VALUE_QUADS + h]),
-                      output[i * VALUE_QUADS + h], weight == 0.0,
-                    );
-                  }
-                }
+      } else {
+        var base = 0u;
+        loop {
+          @unroll for (var u = 0u; u < UNROLL; u++) {
+            @unroll for (var n = 0u; n < 4; n++) {
+              var values: array<vec4<f32>, VALUE_QUADS>;
+              @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
+                values[h] = column_tile[base + u].steps[n][h][key_lane];
               }
-            }
-          } else {
-            for (var base = 0u; base < STAGE_QUADS; base += UNROLL) {
-              @unroll for (var u = 0u; u < UNROLL; u++) {
-                @unroll for (var n = 0u; n < 4; n++) {
-                  var values: array<vec4<f32>, VALUE_QUADS>;
+              @unroll for (var i = 0u; i < ROW_QUADS; i++) {
+                let weights = row_tile[base + u].steps[n].rows[i][row_lane];
+                @unroll for (var m = 0u; m < 4; m++) {
                   @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                    values[h] = v_tile[base + u][n * VALUE_QUADS + h][key_lane];
-                  }
-                  @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-                    let weights = weights_at(stage * STAGE_QUADS + base + u, n, i, row_lane);
-                    @unroll for (var m = 0u; m < 4; m++) {
-                      @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                        output[(4 * i + m) * VALUE_QUADS + h] =
-                          fma(vec4<f32>(weights[m]), values[h], output[(4 * i + m) * VALUE_QUADS + h]);
-                      }
-                    }
+                    output[(4 * i + m) * VALUE_QUADS + h] =
+                      fma(vec4<f32>(weights[m]), values[h], output[(4 * i + m) * VALUE_QUADS + h]);
                   }
                 }
               }
             }
           }
+          base += UNROLL;
+          if (UNROLL == STAGE_QUADS) { break; }
+          if (base >= STAGE_QUADS) { break; }
         }
       }
     }
@@ -304,9 +306,9 @@ fn main(
         let bits = bitcast<u32>((level + log2(sum)) * params.lse_scale);
         lse[out_row * params.num_qo_heads + row.qo_head] = select(MINUS_INFINITY_BITS, bits, has_sum);
       }
-      let scale = select(lowered * (head.out_scale * UNIT / sum), 0.0, is_empty);
+      let scale = select(lowered * (head.out_scale * kv_format::UNIT / sum), 0.0, is_empty);
       @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-        let quad = h * KEY_LANES + key_lane;
+        let quad = value_quad_of(h, key_lane);
         if (quad < V_QUADS) {
           // NaN in v times 0 is for the rows that see it only.
           let value = select(output[i * VALUE_QUADS + h] * scale, vec4<f32>(0.0), is_empty);

@@ -25,6 +25,7 @@ const FULL: TimingBudget = {
   batches: 3,
   passMilliseconds: 10,
   warmMilliseconds: 150,
+  heatMilliseconds: 900,
   wallCalls: 5,
 };
 /** The whole list in two minutes. */
@@ -34,6 +35,7 @@ const QUICK: TimingBudget = {
   batches: 2,
   passMilliseconds: 5,
   warmMilliseconds: 100,
+  heatMilliseconds: 900,
   wallCalls: 3,
 };
 /** Software adapters have no clock to warm, and take long. */
@@ -43,6 +45,7 @@ const SMALL: TimingBudget = {
   batches: 1,
   passMilliseconds: 4,
   warmMilliseconds: 20,
+  heatMilliseconds: 0,
   wallCalls: 5,
 };
 

@@ -29,12 +29,20 @@ export interface TimingBudget {
   readonly passMilliseconds: number;
   /** GPU time before the timed passes, in milliseconds: an idle GPU takes a while to reach its clock. */
   readonly warmMilliseconds: number;
+  /**
+   * Wall time for which a GPU that idled for {@linkcode IDLE_MILLISECONDS} works before anything is
+   * timed: while a kernel was compiled it fell to a sixth of its clock (345 of 1980 MHz on an H200),
+   * and it stays there for the first tenths of a second of work.
+   */
+  readonly heatMilliseconds: number;
   /** Calls whose wall time is taken, in each round. */
   readonly wallCalls: number;
 }
 
 /** A median is settled when it is known within this, as a share of itself. */
 const SETTLED = 0.005;
+/** After so long without work a GPU counts as cold. */
+const IDLE_MILLISECONDS = 300;
 const MOST_CALLS = 2000;
 const MOST_PASSES = 65;
 /** Two stamps a pass, or a dispatch, of 8 bytes. */
@@ -59,6 +67,9 @@ export class GpuTimer {
   readonly #querySet: GPUQuerySet;
   readonly #resolved: GPUBuffer;
   readonly #staging: GPUBuffer;
+  /** When the GPU last was seen at work, and whether it has rested since it was heated. */
+  #busy = -Infinity;
+  #isCold = true;
 
   constructor(device: GPUDevice) {
     this.#device = device;
@@ -79,9 +90,10 @@ export class GpuTimer {
    */
   async time(
     calls: readonly (readonly Dispatch[])[],
-    { passes, batches, passMilliseconds, warmMilliseconds }: TimingBudget,
+    { passes, batches, passMilliseconds, warmMilliseconds, heatMilliseconds }: TimingBudget,
   ): Promise<number[]> {
     const bound = calls.map((call) => this.#bind(call));
+    await this.#heat(bound, passMilliseconds, heatMilliseconds);
     // The first calls may be slow: memory is cleared when it is first used. The rest find out how
     // many calls fill a pass; a lone call is slower than one among many.
     let count = calls.length;
@@ -107,12 +119,13 @@ export class GpuTimer {
   /** When each of `dispatches` ran, each in a pass of its own, after a warm-up. */
   async trace(
     dispatches: readonly Dispatch[],
-    { warmMilliseconds }: TimingBudget,
+    { passMilliseconds, warmMilliseconds, heatMilliseconds }: TimingBudget,
   ): Promise<Interval[]> {
     if (dispatches.length >= MOST_PASSES) {
       throw new Error(`${dispatches.length} dispatches are more than a profile holds`);
     }
     const call = this.#bind(dispatches);
+    await this.#heat([call], passMilliseconds, heatMilliseconds);
     const [each] = await this.#passes([call], 1, 0, 1);
     const warm = callsOf(each, warmMilliseconds, 1);
     const encoder = this.#device.createCommandEncoder();
@@ -138,6 +151,28 @@ export class GpuTimer {
       }),
       grid,
     }));
+  }
+
+  /** Has a GPU that idled work until its clock is up. */
+  async #heat(
+    calls: readonly (readonly Bound[])[],
+    passMilliseconds: number,
+    heatMilliseconds: number,
+  ): Promise<void> {
+    this.#noteRest();
+    if (!this.#isCold) return;
+    const until = performance.now() + heatMilliseconds;
+    let count = calls.length;
+    while (performance.now() < until) {
+      const [each] = await this.#passes(calls, count, 0, 1);
+      // Long enough that reading the time back is no rest.
+      count = callsOf(each, 10 * passMilliseconds, calls.length);
+    }
+    this.#isCold = false;
+  }
+
+  #noteRest(): void {
+    if (performance.now() - this.#busy > IDLE_MILLISECONDS) this.#isCold = true;
   }
 
   /** Microseconds of one of `count` calls, in each of `passes` that follow `warm` others. */
@@ -180,10 +215,12 @@ export class GpuTimer {
   }
 
   async #read(encoder: GPUCommandEncoder, count: number): Promise<Interval[]> {
+    this.#noteRest();
     encoder.resolveQuerySet(this.#querySet, 0, 2 * count, this.#resolved, 0);
     encoder.copyBufferToBuffer(this.#resolved, 0, this.#staging, 0, 16 * count);
     this.#device.queue.submit([encoder.finish()]);
     await this.#staging.mapAsync(MAP_MODE_READ);
+    this.#busy = performance.now();
     const stamps = new BigUint64Array(this.#staging.getMappedRange());
     const first = stamps[0];
     const at = (i: number) => Number(stamps[i] - first);

@@ -1,19 +1,20 @@
-// How tiles of q, k and v reach workgroup memory, as float32: loaded to registers first, a stage ahead
-// of their use, and decoded once for all rows.
+// How stages of q, k and v reach workgroup memory, as float32: loaded to registers first, a stage ahead of
+// their use, and decoded once for all rows.
 //
 // A stage of q and k is CHUNK_QUADS quads of every row of the tile, turned over: what a lane multiplies
-// at once, four rows or four keys, is a vector. A stage of v is 4 · STAGE_QUADS whole rows. With rotary
-// encoding, the first half of a chunk's quads are of the row's lower half, the others those they turn
-// with.
+// at once, four rows or four keys, is a vector (prefill/tiles.wgsl). A stage of v is 4 · STAGE_QUADS whole
+// rows. With rotary encoding, the first half of a chunk's quads are of the row's lower half, the others
+// those they turn with.
 
 import constants::{
-  CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES,
-  ROW_QUADS, RUN, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PACKED, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES, RUN,
+  STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, VALUE_RUN, WORKGROUP,
 };
 import package::address::{k_row, slot_of, v_row};
 import package::kv_format;
 import package::params::{Work, params};
 import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
+import package::prefill::tiles::{column_tile, key_of, row_tile};
 import package::q_format;
 import package::rope::{Turn, turn_of, turn_of_signed, turned_lower, turned_upper};
 
@@ -21,30 +22,8 @@ import package::rope::{Turn, turn_of, turn_of_signed, turned_lower, turned_upper
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
 @group(0) @binding(4) var<storage, read> v: array<Piece>;
 
-// A quad of dims: each dim's rows (or keys), by the lane's vector and the lane. The lanes that store
-// side by side come from neighbouring quads, which the filling moves to other banks.
-struct RowGroup {
-  dims: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, 4>,
-  filling: array<vec4<f32>, 2>,
-}
-struct KeyGroup {
-  dims: array<array<array<vec4<f32>, KEY_LANES>, KEY_QUADS>, 4>,
-  filling: array<vec4<f32>, 2>,
-}
-
-var<workgroup> q_tile: array<RowGroup, CHUNK_QUADS>;
-var<workgroup> k_tile: array<KeyGroup, CHUNK_QUADS>;
-var<workgroup> v_tile: array<array<array<vec4<f32>, KEY_LANES>, 4 * VALUE_QUADS>, STAGE_QUADS>;
 // The last stage of v with a number that is not finite, counted from 1.
 var<workgroup> odd_stage: atomic<u32>;
-
-// The row (or key) of a lane's place in a tile: four rows side by side, then 4 · lanes further; RUN keys.
-fn row_of(place: u32, row_lane: u32) -> u32 {
-  return (place / 4u) * (4u * ROW_LANES) + 4u * row_lane + place % 4u;
-}
-fn key_of(place: u32, key_lane: u32) -> u32 {
-  return (place / RUN) * (RUN * KEY_LANES) + RUN * key_lane + place % RUN;
-}
 
 // The row's quad at a chunk's quad. Where chunks are not whole, the row may not have it.
 @if(!rope) fn quad_at(chunk: u32, quad: u32) -> u32 {
@@ -93,7 +72,7 @@ fn load_queries(rows: array<u32, Q_LOADS>, chunk: u32, local: u32) -> array<q_fo
 
 fn store_query(row: u32, quad: u32, values: vec4<f32>) {
   @unroll for (var e = 0u; e < 4; e++) {
-    q_tile[quad].dims[e][row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
+    row_tile[quad].steps[e].rows[row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
   }
 }
 
@@ -103,16 +82,16 @@ fn store_queries(
   @unroll for (var n = 0u; n < Q_LOADS; n++) {
     let row = q_tile_row(n, local);
     if (row < TILE_ROWS) {
-      let place = q_place(local);
+      let quad = q_place(local);
       @if(!rope) {
-        store_query(row, place, q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT));
+        store_query(row, quad, q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT));
       }
       @if(rope) {
-        let turn = turn_of_signed(positions[n], min(quad_at(chunk, place), HALF_QUADS - 1u));
+        let turn = turn_of_signed(positions[n], min(quad_at(chunk, quad), HALF_QUADS - 1u));
         let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * kv_format::UNIT);
         let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * kv_format::UNIT);
-        store_query(row, place, turned_lower(lower, upper, turn));
-        store_query(row, place + Q_SPAN, turned_upper(lower, upper, turn));
+        store_query(row, quad, turned_lower(lower, upper, turn));
+        store_query(row, quad + Q_SPAN, turned_upper(lower, upper, turn));
       }
     }
   }
@@ -125,8 +104,13 @@ fn store_queries(
 fn k_place(local: u32) -> u32 {
   return (local % K_SPAN) * PIECE_QUADS;
 }
-fn k_tile_key(n: u32, local: u32) -> u32 {
+// Which of the tile's columns a lane loads in its turn n: side by side in memory there, so that no two
+// lanes store to one bank.
+fn k_column(n: u32, local: u32) -> u32 {
   return local / K_SPAN + n * (WORKGROUP / K_SPAN);
+}
+fn key_of_column(column: u32) -> u32 {
+  return key_of((column / (4u * KEY_LANES)) * 4u + column % 4u, (column / 4u) % KEY_LANES);
 }
 
 // The rows of k that a lane loads for the tile at `first`. What lies beyond the end is not looked at;
@@ -134,7 +118,7 @@ fn k_tile_key(n: u32, local: u32) -> u32 {
 fn key_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, K_LOADS> {
   var rows: array<u32, K_LOADS>;
   @unroll for (var n = 0u; n < K_LOADS; n++) {
-    let key = min(first + min(k_tile_key(n, local), TILE_KEYS - 1u), work.end_key - 1u);
+    let key = min(first + key_of_column(k_column(n, local)), work.end_key - 1u);
     rows[n] = k_row(slot_of(work, key), kv_head);
   }
   return rows;
@@ -154,10 +138,10 @@ fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<Piece, 
   return pieces;
 }
 
-fn store_key(key: u32, quad: u32, values: vec4<f32>) {
-  let place = (key / (RUN * KEY_LANES)) * RUN + key % RUN;
+fn store_key(column: u32, quad: u32, values: vec4<f32>) {
   @unroll for (var e = 0u; e < 4; e++) {
-    k_tile[quad].dims[e][place / 4u][(key / RUN) % KEY_LANES][place % 4u] = values[e];
+    column_tile[quad / PACKED].steps[e][(quad % PACKED) * KEY_QUADS + column / (4u * KEY_LANES)]
+      [(column / 4u) % KEY_LANES][column % 4u] = values[e];
   }
 }
 
@@ -165,62 +149,61 @@ fn store_keys(
   pieces: array<Piece, K_LOADS * PAIR>, work: Work, first: u32, chunk: u32, local: u32,
 ) {
   @unroll for (var n = 0u; n < K_LOADS; n++) {
-    let key = k_tile_key(n, local);
-    if (key < TILE_KEYS) {
-      let place = k_place(local);
+    let column = k_column(n, local);
+    if (column < TILE_KEYS) {
+      let quad = k_place(local);
       @if(!rope) {
         let quads = exact_quads(pieces[n]);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-          store_key(key, place + u, quads[u]);
+          store_key(column, quad + u, quads[u]);
         }
       }
       @if(rope) {
-        let position = min(first + key, work.end_key - 1u);
+        let position = min(first + key_of_column(column), work.end_key - 1u);
         let lower = exact_quads(pieces[2 * n]);
         let upper = exact_quads(pieces[2 * n + 1]);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-          let turn = turn_of(position, min(quad_at(chunk, place + u), HALF_QUADS - 1u));
-          store_key(key, place + u, turned_lower(lower[u], upper[u], turn));
-          store_key(key, place + u + CHUNK_QUADS / 2u, turned_upper(lower[u], upper[u], turn));
+          let turn = turn_of(position, min(quad_at(chunk, quad + u), HALF_QUADS - 1u));
+          store_key(column, quad + u, turned_lower(lower[u], upper[u], turn));
+          store_key(column, quad + u + CHUNK_QUADS / 2u, turned_upper(lower[u], upper[u], turn));
         }
       }
     }
   }
 }
 
-// A lane's turn n: which key of the stage, and which quad of its row.
+// A lane's turn n: which key of the stage, and which piece of its row.
 const V_SPAN = KEY_LANES * VALUE_QUADS / PIECE_QUADS;
 
 fn v_key(n: u32, local: u32) -> u32 {
   return (local + n * WORKGROUP) / V_SPAN;
 }
-fn v_quad(n: u32, local: u32) -> u32 {
-  return ((local + n * WORKGROUP) % V_SPAN) * PIECE_QUADS;
+fn v_piece(n: u32, local: u32) -> u32 {
+  return (local + n * WORKGROUP) % V_SPAN;
 }
 
 fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<Piece, V_LOADS> {
   var pieces: array<Piece, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
     let key = first + v_key(n, local);
-    let quad = v_quad(n, local);
     // What lies beyond the end would be silenced too, where it is not finite in the slow way.
-    if (quad < V_QUADS && key < work.end_key) {
-      pieces[n] = v[v_row(slot_of(work, key), kv_head) + quad / PIECE_QUADS];
+    if (v_piece(n, local) * PIECE_QUADS < V_QUADS && key < work.end_key) {
+      pieces[n] = v[v_row(slot_of(work, key), kv_head) + v_piece(n, local)];
     }
   }
   return pieces;
 }
 
-// `number` counts the stages of v; `looks` says whether numbers that are not finite matter.
+// `number` counts the stages; `looks` says whether numbers that are not finite matter.
 fn store_values(pieces: array<Piece, V_LOADS>, local: u32, number: u32, looks: bool) {
   @unroll for (var n = 0u; n < V_LOADS; n++) {
     let key = v_key(n, local);
     if (key < 4u * STAGE_QUADS) {
-      let quad = v_quad(n, local);
       let quads = exact_quads(pieces[n]);
       @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-        v_tile[key / 4u][(key % 4u) * VALUE_QUADS + (quad + u) / KEY_LANES][(quad + u) % KEY_LANES] =
-          quads[u];
+        let run = v_piece(n, local) * (PIECE_QUADS / VALUE_RUN) + u / VALUE_RUN;
+        let vector = (run / KEY_LANES) * VALUE_RUN + u % VALUE_RUN;
+        column_tile[key / 4u].steps[key % 4u][vector][run % KEY_LANES] = quads[u];
       }
       if (looks) {
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {

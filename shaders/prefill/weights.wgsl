@@ -1,16 +1,35 @@
 // Weights on their way from the lanes that made them to those that multiply them with values.
+//
+// A lane's weights come in blocks of RUN keys, a block of all lanes being KEY_LANES · RUN keys. A stage
+// has some whole blocks, or a block takes some stages.
 
-import constants::{KEY_LANES, ROW_LANES, ROW_QUADS, RUN};
+import constants::{
+  BLOCK_STAGES, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, ROW_QUADS, RUN, STAGE_BLOCKS,
+};
+import package::prefill::tiles::row_tile;
 
-// Weights of a block of RUN · KEY_LANES keys: a run of keys, each with its rows, by the lane's vector and
-// the lane. The filling moves neighbours to other banks.
-struct WeightGroup {
-  keys: array<array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>, RUN>,
-  filling: vec4<f32>,
-}
-var<workgroup> p_tile: array<WeightGroup, KEY_LANES>;
+// The lanes whose keys of a block are of one stage.
+const STAGE_LANES = KEY_LANES / BLOCK_STAGES;
 
-// The weights of key `n` of a quad of the block's keys, for a vector of rows.
-fn weights_at(quad: u32, n: u32, vector: u32, row_lane: u32) -> vec4<f32> {
-  return p_tile[quad * (4u / RUN) + n / RUN].keys[n % RUN][vector][row_lane];
+// Stores the weights of a stage's keys as rows.
+fn store_weights(
+  weights: array<vec4<f32>, LANE_ROWS * KEY_QUADS>, stage: u32, row_lane: u32, key_lane: u32,
+) {
+  if (key_lane / STAGE_LANES == stage % BLOCK_STAGES) {
+    @unroll for (var block = 0u; block < LANE_KEYS / RUN; block++) {
+      if (stage / BLOCK_STAGES == block / STAGE_BLOCKS) {
+        @unroll for (var n = 0u; n < RUN; n++) {
+          let step = ((block % STAGE_BLOCKS) * KEY_LANES + key_lane % STAGE_LANES) * RUN + n;
+          @unroll for (var i = 0u; i < ROW_QUADS; i++) {
+            row_tile[step / 4u].steps[step % 4u].rows[i][row_lane] = vec4<f32>(
+              weights[(4 * i) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
+              weights[(4 * i + 1) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
+              weights[(4 * i + 2) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
+              weights[(4 * i + 3) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
+            );
+          }
+        }
+      }
+    }
+  }
 }

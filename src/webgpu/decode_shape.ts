@@ -97,7 +97,7 @@ export function decodeShape(
   const lanes = team * parts;
   const teams = clamp(tuning.workgroup / lanes, 1, mostParts);
   const workgroup = lanes * teams;
-  const values = rung === "workgroup" ? PORTABLE_BYTES / (4 * workgroup) : 32;
+  const values = rung === "workgroup" ? PORTABLE_BYTES / (4 * workgroup) : 64;
   const rows = powerOfTwoUpTo(
     Math.min(tuning.rows, values / heads, Math.max(1, 2 * MAX_LANE_VALUES / laneElements)),
   );

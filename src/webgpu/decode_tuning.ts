@@ -55,26 +55,30 @@ const SUBGROUPS_16_BIT: readonly Row[] = [
   [2, 8, 4, 128, 1],
   [3, 16, 4, 64, 1],
   [4, 16, 4, 64, 1],
-  [5, 8, 4, 64, 1],
-  [6, 8, 4, 64, 1],
+  [5, 8, 8, 64, 1],
+  [6, 8, 8, 64, 1, 1],
   [7, 8, 4, 64, 1, 1],
   [8, 8, 4, 64, 1],
 ];
 const SUBGROUPS_8_BIT: readonly Row[] = [
   [1, 16, 4, 128, 0],
   [2, 16, 8, 64, 1],
-  [3, 16, 8, 64, 0],
+  [3, 16, 8, 64, 1],
   [4, 16, 4, 64, 1],
-  [5, 8, 4, 64, 0],
-  [3, 16, 8, 64, 0],
-  [4, 16, 8, 64, 0],
-  [4, 16, 8, 64, 0],
+  [5, 8, 8, 64, 1],
+  [6, 8, 8, 64, 1, 1],
+  [7, 8, 8, 64, 1],
+  [8, 8, 8, 64, 1, 1],
 ];
-/** Where elements cost more to decode (NaN codes are looked for), no two teams decode the same. */
+/** Where elements cost more to decode, since NaN codes are looked for. */
 const SUBGROUPS_MARKED: readonly Row[] = [
-  ...SUBGROUPS_8_BIT.slice(0, 5),
-  [6, 8, 4, 64, 0],
-  [8, 8, 4, 64, 1, 1],
+  [1, 16, 4, 128, 0],
+  [2, 16, 8, 64, 1, 1],
+  [3, 16, 8, 64, 1],
+  [4, 16, 4, 64, 1, 1],
+  [5, 8, 8, 64, 1],
+  [6, 8, 8, 64, 1, 1],
+  [7, 8, 8, 64, 1],
   [8, 8, 4, 64, 1, 1],
 ];
 /** Where each workgroup gets few keys, what counts is how soon they are through: thinner lanes. */

@@ -43,8 +43,12 @@ export interface PrefillDispatch {
   readonly grid: readonly [number, number];
 }
 
-/** Multiply-adds of a dispatch at most, so that none takes long (10 ms on an H200). */
-const MOST_PRODUCTS = 2e11;
+/**
+ * Multiply-adds after which a dispatch ends, so that none takes long (10 ms on an H200), unless its
+ * workgroups are too few to fill the device; more than the second number it never has (45 ms there).
+ */
+const ENOUGH_PRODUCTS = 2e11;
+const MOST_PRODUCTS = 8e11;
 
 /** Plans a prefill problem. Throws `LimitError`, or `ShaderError` where no exact way exists. */
 export function planPrefill(
@@ -74,24 +78,30 @@ export function planPrefill(
   };
 }
 
-/** Cuts the list where a dispatch would take long. */
+/**
+ * Cuts the list where a dispatch would take long. Those with the shortest works come first: a GPU that
+ * idled runs at a part of its clock for some tenths of a second.
+ */
 function inDispatches(
   works: readonly TileWork[],
   { headDim, headDimV, numKvHeads }: AttentionProblem,
-  { tileRows }: PrefillShape,
+  { tileRows, tuning: { workgroups } }: PrefillShape,
 ): TileWork[][] {
   const lists: TileWork[][] = [];
-  let products = Infinity;
+  let products = 0;
   for (const work of works) {
     const own = (work.end - work.first) * tileRows * (headDim + headDimV) * numKvHeads;
-    if (products + own > MOST_PRODUCTS) {
-      lists.push([]);
-      products = 0;
+    const last = lists.at(-1);
+    const most = last && last.length * numKvHeads < workgroups ? MOST_PRODUCTS : ENOUGH_PRODUCTS;
+    if (!last || products + own > most) {
+      lists.push([work]);
+      products = own;
+    } else {
+      last.push(work);
+      products += own;
     }
-    lists[lists.length - 1].push(work);
-    products += own;
   }
-  return lists;
+  return lists.reverse();
 }
 
 /** All tensors are bound whole. */
@@ -242,6 +252,7 @@ function kernelOf(
       "rope",
       "formats/rounding",
       "prefill/stage",
+      "prefill/tiles",
       "prefill/variant",
       "prefill/weights",
     ],

@@ -11,8 +11,9 @@ import type { Capabilities } from "./capabilities.ts";
 import { HEAD_DIM_MULTIPLE, QUAD } from "./decode_shape.ts";
 import { MAX_LANE_OUTPUT, type PrefillTuning, prefillTuning } from "./prefill_tuning.ts";
 
-/** Vectors that move a quad of dims to other banks. */
-const FILLING = 2;
+/** Vectors in workgroup memory that move a step's rows, and a quad of steps, to other banks. */
+const STEP_FILLING = 1;
+const QUAD_FILLING = 2;
 
 /** The layout of the kernel, as the constants of shaders/prefill.wgsl. */
 export interface PrefillShape {
@@ -62,19 +63,25 @@ export function prefillShape(
   const workgroup = rowLanes * keyLanes;
   const halves = rope ? 2 : 1;
 
-  // Chunks and stages shrink until the tiles fit.
+  // Stages shrink until the tiles fit.
   let chunkQuads = Math.max(halves, Math.min(tuning.chunkQuads, powerOfTwoFrom(headDim / QUAD)));
   const { run } = tuning;
-  let stageQuads = Math.min(tuning.stageQuads, keyLanes * run / QUAD);
-  const bytes = () =>
-    16 * (chunkQuads * (rowLanes * laneRows + keyLanes * laneKeys + 2 * FILLING) +
-        stageQuads * QUAD * valueQuads * keyLanes +
-        keyLanes * (run * laneRows * rowLanes / QUAD + 1)) +
-    16 + (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
-  while (bytes() > memory && (stageQuads > 1 || chunkQuads > halves)) {
-    if (stageQuads > 1 && stageQuads * valueQuads * QUAD >= chunkQuads * laneKeys) stageQuads /= 2;
-    else if (chunkQuads > halves) chunkQuads /= 2;
-    else stageQuads /= 2;
+  let stageQuads = Math.min(tuning.stageQuads, keyLanes * laneKeys / QUAD);
+  const columnQuads = Math.max(laneKeys / QUAD, valueQuads);
+  const packed = powerOfTwoUpTo(columnQuads / (laneKeys / QUAD));
+  const rowTiles = () => Math.max(chunkQuads, stageQuads);
+  const columnTiles = () => Math.max(Math.ceil(chunkQuads / packed), stageQuads);
+  const bytes = () => {
+    const rows = QUAD * (rowLanes * laneRows / QUAD + STEP_FILLING) + QUAD_FILLING;
+    const columns = QUAD * columnQuads * keyLanes + QUAD_FILLING;
+    return 16 * (rowTiles() * rows + columnTiles() * columns) + 16 +
+      (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
+  };
+  while (bytes() > memory) {
+    if (stageQuads > 1 && (stageQuads >= chunkQuads / packed || chunkQuads === halves)) {
+      stageQuads /= 2;
+    } else if (chunkQuads > halves) chunkQuads /= 2;
+    else break;
   }
   if (bytes() > memory) {
     throw new LimitError("q", {
@@ -85,13 +92,17 @@ export function prefillShape(
   }
 
   const elementBytes = bytesPerElement(problem.kvDtype);
+  // Every lane has its part of the keys.
+  const share = Math.max(1, keyLanes * laneKeys * chunkQuads / halves / workgroup);
   const pieceElements =
     [16, 8, 4].map((piece) => piece / elementBytes).find((elements) =>
-      elements >= QUAD && elements / QUAD <= chunkQuads / halves &&
+      elements >= QUAD && elements / QUAD <= Math.min(share, chunkQuads / halves) &&
       (headDim / halves) % elements === 0 && headDimV % elements === 0 &&
       (keyLanes * valueQuads) % (elements / QUAD) === 0
     ) ?? QUAD;
   const pieceQuads = pieceElements / QUAD;
+  const stageKeys = QUAD * stageQuads;
+  const blockKeys = run * keyLanes;
   const tileRows = rowLanes * laneRows;
   const tileKeys = keyLanes * laneKeys;
   const loads = (count: number) => Math.ceil(count / workgroup);
@@ -112,14 +123,21 @@ export function prefillShape(
       CHUNK_QUADS: chunkQuads,
       CHUNKS: Math.ceil(headDim / QUAD / chunkQuads),
       RUN: run,
-      STAGES: keyLanes * run / QUAD / stageQuads,
+      ROW_TILES: rowTiles(),
+      COLUMN_TILES: columnTiles(),
+      PACKED: packed,
+      COLUMN_QUADS: columnQuads,
+      STAGES: tileKeys / stageKeys,
       STAGE_QUADS: stageQuads,
+      STAGE_BLOCKS: Math.max(1, stageKeys / blockKeys),
+      BLOCK_STAGES: Math.max(1, blockKeys / stageKeys),
       UNROLL: Math.min(tuning.unroll, chunkQuads, stageQuads),
       QK_QUADS: headDim / QUAD,
       HALF_QUADS: headDim / QUAD / 2,
       ROPE_QUADS: headDim / QUAD / 2,
       V_QUADS: headDimV / QUAD,
       VALUE_QUADS: valueQuads,
+      VALUE_RUN: Math.min(pieceQuads, valueQuads & -valueQuads),
       PIECE_QUADS: pieceQuads,
       Q_LOADS: loads(tileRows * chunkQuads / halves),
       K_LOADS: loads(tileKeys * chunkQuads / halves / pieceQuads),

@@ -13,7 +13,7 @@ export interface PrefillTuning {
   /** Rows and keys of a lane: its part of q·k. Powers of two; keys from 4 up. */
   readonly laneRows: number;
   readonly laneKeys: number;
-  /** Keys side by side of a lane, whose weights go through workgroup memory at once: 1, 2 or 4. */
+  /** Keys side by side of a lane: 1, 2 or 4. */
   readonly run: number;
   /** Quads of every row of q and k that are staged at once, at most; a power of two. */
   readonly chunkQuads: number;
@@ -58,23 +58,31 @@ export function prefillTuning(needs: PrefillNeeds): PrefillTuning {
   return needs.memory >= LARGE_MEMORY ? largeTiles(needs) : smallTiles(needs);
 }
 
-/** Lanes that keep an H200 busy: 256 for each of its 132 processors, since each has many registers. */
+/**
+ * A processor of an H200 holds 256 lanes of these tiles, since each lane has many registers. Through
+ * Vulkan its workgroups share about 50 KB of workgroup memory: one that takes more than 24 KB runs alone.
+ */
 const LANES = 132 * 256;
 
 function largeTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
-  const tuning = { laneKeys: 8, run: 2, chunkQuads: 4, stageQuads: 4, unroll: 2 };
   const tiles = (rowLanes: number, keyLanes: number, laneRows: number): PrefillTuning => ({
-    ...tuning,
     rowLanes,
     keyLanes,
     laneRows,
+    laneKeys: 8,
+    run: 2,
+    chunkQuads: 4,
+    stageQuads: 4,
+    unroll: 4,
     workgroups: LANES / (rowLanes * keyLanes),
   });
   if (headDimV > 256) return tiles(8, 32, 4);
   if (rows <= 16) return tiles(4, 16, 4);
-  if (rows <= 32) return tiles(8, 16, 4);
-  if (rows <= 64) return { ...tiles(8, 32, 8), stageQuads: 2 };
-  return tiles(16, 16, 8);
+  // Few registers: three of these fit a processor.
+  if (rows <= 32) return { ...tiles(8, 16, 4), workgroups: 132 * 3 };
+  if (rows <= 64) return { ...tiles(8, 16, 8), unroll: 2 };
+  // Rows of v that are long leave a lane fewer of a tile's.
+  return headDimV > 128 ? tiles(8, 32, 8) : tiles(16, 16, 8);
 }
 
 function smallTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {

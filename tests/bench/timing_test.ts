@@ -94,6 +94,7 @@ const BUDGET = {
   batches: 3,
   passMilliseconds: 0.008,
   warmMilliseconds: 0.04,
+  heatMilliseconds: 0,
   wallCalls: 0,
 };
 
@@ -121,6 +122,20 @@ Deno.test("GpuTimer submits the warm-up and the timed passes together, at one si
   ]);
   assert.ok(passes.every(({ pass }) => pass.length === 8));
   assert.equal(submissions.length, 4);
+});
+
+Deno.test("GpuTimer heats a GPU that idled, and no other", async () => {
+  const { device, submissions } = notingDevice();
+  const timer = new GpuTimer(device);
+  const budget = { ...BUDGET, heatMilliseconds: 20 };
+  assert.deepEqual(await timer.time([[dispatch("a")]], budget), [1, 1, 1, 1]);
+  assert.ok(
+    submissions.length > 5,
+    "twenty milliseconds of submissions before the four of a timing",
+  );
+  const cold = submissions.length;
+  await timer.time([[dispatch("a")]], budget);
+  assert.equal(submissions.length, cold + 4);
 });
 
 Deno.test("GpuTimer traces each dispatch of a call after a warm-up", async () => {
