@@ -24,7 +24,16 @@
  * @module
  */
 
+export { appendPagedKvCache } from "./src/append.ts";
+export {
+  type BatchIndicesPositions,
+  getBatchIndicesPositions,
+  getSeqLens,
+} from "./src/append_indices.ts";
+export type { AppendOptions } from "./src/append_problem.ts";
 export type { AttentionWithLse } from "./src/attend.ts";
+export type { PagedKv } from "./src/cache_pages.ts";
+export type { QuantizeOptions } from "./src/convert_problem.ts";
 export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
 export type { Device } from "./src/device.ts";
 export type { DType, Fp8DType } from "./src/dtype.ts";
@@ -65,6 +74,7 @@ export type {
   WrapperOptions,
 } from "./src/options.ts";
 export { batchPrefillWithPaddedKvCache, singlePrefillWithKvCache } from "./src/prefill.ts";
+export { dequantize, quantize } from "./src/quantize.ts";
 export { BatchPrefillWithRaggedKvCache } from "./src/ragged_prefill.ts";
 export type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "./src/report.ts";
 export type { Tensor } from "./src/tensor.ts";

@@ -106,26 +106,37 @@ export function checkSameValue(k: TensorSpec, v: TensorSpec): void {
   checkValueDtype(k, v);
 }
 
+/** What errors name k and v. */
+type KeyAndValueNames = readonly [k: string, v: string];
+
 /** Checks v, which must have k's dtype, and its shape but for the head dim; v's head dim. */
-export function checkValue(k: TensorSpec, v: TensorSpec): number {
+export function checkValue(
+  k: TensorSpec,
+  v: TensorSpec,
+  names: KeyAndValueNames = ["k", "v"],
+): number {
   const outer = k.shape.slice(0, -1);
   const headDimV = v.shape[k.shape.length - 1];
   if (show(v.shape.slice(0, -1)) !== show(outer) || headDimV < 1) {
-    throw new ShapeError("v", {
+    throw new ShapeError(names[1], {
       got: `shape ${show(v.shape)}`,
-      expected: `k's shape, ${show(k.shape)}, with a head dim of at least 1`,
+      expected: `${names[0]}'s shape, ${show(k.shape)}, with a head dim of at least 1`,
       hint: "k and v have one shape, but for the last dim, the head dim.",
     });
   }
-  checkValueDtype(k, v);
+  checkValueDtype(k, v, names);
   return headDimV;
 }
 
-function checkValueDtype(k: TensorSpec, v: TensorSpec): void {
+function checkValueDtype(
+  k: TensorSpec,
+  v: TensorSpec,
+  names: KeyAndValueNames = ["k", "v"],
+): void {
   if (v.dtype === k.dtype) return;
-  throw new DTypeError("v", {
+  throw new DTypeError(names[1], {
     got: v.dtype,
-    expected: `k's dtype, ${k.dtype}`,
+    expected: `${names[0]}'s dtype, ${k.dtype}`,
     hint: "k and v have one dtype.",
   });
 }

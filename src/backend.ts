@@ -2,13 +2,15 @@
  * The contract between the public calls and the two backends.
  *
  * A backend owns storage and computes attention over it, nothing more: shapes, dtypes and options
- * are checked before (`decode_problem.ts`, `prefill_problem.ts`, `ragged_problem.ts`), and what is to
- * be computed arrives as a pure description ({@linkcode AttentionProblem}). WebGPU lives in `webgpu/`, WASM in `cpu/`.
+ * are checked before (`decode_problem.ts`, `prefill_problem.ts`, `ragged_problem.ts`, ...), and what is
+ * to be computed arrives as a pure description ({@linkcode AttentionProblem}, ...). WebGPU lives in `webgpu/`, WASM in `cpu/`.
  *
  * @module
  */
 
+import type { AppendProblem } from "./append_problem.ts";
 import type { AttentionProblem, MergeProblem } from "./attention_problem.ts";
+import type { ConvertProblem } from "./convert_problem.ts";
 import type { DeviceReport } from "./report.ts";
 import type { DeviceLostError } from "./errors.ts";
 
@@ -51,6 +53,22 @@ export interface MergeOperands {
   readonly lse: Storage;
 }
 
+/** The operands of one append. */
+export interface AppendOperands {
+  /** The rows, in the problem's dtype. */
+  readonly key: Storage;
+  readonly value: Storage;
+  /** The cache, which may not share memory with the rows. One storage twice where v lies in k's tensor. */
+  readonly k: Storage;
+  readonly v: Storage;
+}
+
+/** The operands of one conversion, which may not share memory. */
+export interface ConvertOperands {
+  readonly source: Storage;
+  readonly result: Storage;
+}
+
 /** What a device can do for the public calls. */
 export interface Backend {
   readonly name: "webgpu" | "wasm";
@@ -71,6 +89,10 @@ export interface Backend {
   attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void>;
   /** Merges attention states into `operands.out` and `operands.lse`. */
   merge(problem: MergeProblem, operands: MergeOperands): Promise<void>;
+  /** Writes rows into the slots of a paged cache; no other byte of it changes. */
+  append(problem: AppendProblem, operands: AppendOperands): Promise<void>;
+  /** Converts all elements of `operands.source` into `operands.result`. */
+  convert(problem: ConvertProblem, operands: ConvertOperands): Promise<void>;
   /** Copies all bytes of one storage to another of the same length. */
   copy(from: Storage, to: Storage): Promise<void>;
   /** Frees what the backend owns. Called once. */

@@ -72,6 +72,20 @@ export function checkPositive(subject: string, value: unknown, orZero = false): 
   });
 }
 
+/** The largest scale whose inverse is no subnormal, which GPUs may take for 0. */
+const MOST_SCALE = 2 ** 126;
+
+/** A number above 0 whose inverse, which values are multiplied by, a float32 holds too. */
+export function checkScale(subject: string, value: unknown): number {
+  const scale = checkPositive(subject, value);
+  if (scale <= MOST_SCALE) return scale;
+  throw new OptionError(subject, {
+    got: show(value),
+    expected: "a scale of at most 2^126",
+    hint: "Values are multiplied by 1 / scale, which must be a float32 above 0.",
+  });
+}
+
 /** An integer of at least `least`. */
 export function checkInteger(subject: string, value: unknown, least: number): number {
   if (Number.isSafeInteger(value) && (value as number) >= least) return value as number;

@@ -1,15 +1,27 @@
 /**
  * The CPU backend: tensors live in the memory of a WASM instance, whose one attention routine
- * computes every family (wasm/src/attention/), and whose merge routine joins states (wasm/src/merge/).
+ * computes all attention (wasm/src/attention/), and whose merge routine joins states (wasm/src/merge/);
+ * appends and conversions go through its codec.
  *
  * @module
  */
 
+import type { AppendProblem } from "../append_problem.ts";
 import { type AttentionProblem, KEEP_ROW, type MergeProblem } from "../attention_problem.ts";
-import type { AttentionOperands, Backend, MergeOperands, Storage } from "../backend.ts";
+import type {
+  AppendOperands,
+  AttentionOperands,
+  Backend,
+  ConvertOperands,
+  MergeOperands,
+  Storage,
+} from "../backend.ts";
+import type { ConvertProblem } from "../convert_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
+import { appendRows } from "./append.ts";
+import { convertElements } from "./convert.ts";
 import { attentionDescriptor, attentionTables, mergeDescriptor } from "./descriptor.ts";
 import { MAX_BLOCK, WasmInstance } from "./wasm_module.ts";
 
@@ -142,6 +154,19 @@ export class WasmBackend implements Backend {
     const view = (storage: Storage, row: number) =>
       this.#instance.view(handleOf(storage), byteLength, row * byteLength);
     view(target, to).set(view(source, from));
+  }
+
+  // deno-lint-ignore require-await
+  async append(problem: AppendProblem, { key, value, k, v }: AppendOperands): Promise<void> {
+    const [keyHandle, valueHandle, kHandle, vHandle] = [key, value, k, v].map(handleOf);
+    const handles = { key: keyHandle, value: valueHandle, k: kHandle, v: vHandle };
+    appendRows(this.#instance, problem, handles);
+  }
+
+  // deno-lint-ignore require-await
+  async convert(problem: ConvertProblem, { source, result }: ConvertOperands): Promise<void> {
+    const handles = { source: handleOf(source), result: handleOf(result) };
+    convertElements(this.#instance, problem, handles);
   }
 
   // deno-lint-ignore require-await

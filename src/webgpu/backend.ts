@@ -4,10 +4,19 @@
  * @module
  */
 
+import type { AppendProblem } from "../append_problem.ts";
 import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
-import type { AttentionOperands, Backend, MergeOperands } from "../backend.ts";
+import type {
+  AppendOperands,
+  AttentionOperands,
+  Backend,
+  ConvertOperands,
+  MergeOperands,
+} from "../backend.ts";
+import type { ConvertProblem } from "../convert_problem.ts";
 import type { DeviceLostError } from "../errors.ts";
 import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
+import { runAppend } from "./append.ts";
 import { allocateStorage, borrowStorage, copyStorage, type GpuStorage, upload } from "./buffers.ts";
 import { type Capabilities, probeCapabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
@@ -17,6 +26,7 @@ import { KernelCache } from "./kernels.ts";
 import { runMerge } from "./merge.ts";
 import { runPrefill } from "./prefill.ts";
 import { Profiler } from "./profiler.ts";
+import { runQuantize } from "./quantize.ts";
 import { Readback } from "./readback.ts";
 import { RopeTables } from "./rope_tables.ts";
 
@@ -144,6 +154,16 @@ export class WebGpuBackend implements Backend, GpuContext {
   async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {
     this.guard.check();
     await runMerge(this, problem, operands);
+  }
+
+  async append(problem: AppendProblem, operands: AppendOperands): Promise<void> {
+    this.guard.check();
+    await runAppend(this, problem, operands);
+  }
+
+  async convert(problem: ConvertProblem, operands: ConvertOperands): Promise<void> {
+    this.guard.check();
+    await runQuantize(this, problem, operands);
   }
 
   async copy(from: GpuStorage, to: GpuStorage): Promise<void> {

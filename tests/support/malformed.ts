@@ -72,7 +72,11 @@ export function assertTyped(label: string, work: () => unknown): void {
     work();
   } catch (error) {
     assert.ok(error instanceof KvasirError, `${label}: ${error}`);
-    assert.match(error.message, /^(q|k|v|s|vA|sA|vB|sB|out|lse|run|options)[^]*: got /, label);
+    assert.match(
+      error.message,
+      /^(q|k|v|s|n|pa|po|append|batch|dtype|tensor|out|lse|run|options)[^]*: got /,
+      label,
+    );
     return;
   }
   assert.fail(`${label}: no error`);
@@ -82,7 +86,7 @@ export function assertTyped(label: string, work: () => unknown): void {
 export async function countWork(device: Device, work: () => Promise<void>): Promise<number> {
   const engine = (device as KvasirDevice).engine as unknown as Record<string, unknown>;
   let count = 0;
-  const asked = ["allocate", "attend", "merge", "copy", "read", "write"];
+  const asked = ["allocate", "attend", "merge", "append", "convert", "copy", "read", "write"];
   for (const name of asked) {
     const original = engine[name] as (...args: unknown[]) => unknown;
     // An own property hides the class's method until it is deleted.

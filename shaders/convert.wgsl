@@ -1,0 +1,55 @@
+// Pieces of one dtype become pieces of another: PIECE_QUADS quads (of 4 elements) each, of which the
+// larger is at most 16 bytes.
+//
+//   result = round(value · factor)
+
+import constants::PIECE_QUADS;
+import package::pieces::{Piece, decode_piece};
+import package::out_format::encode_quad;
+
+@if(out_4) alias OutPiece = vec4<u32>;
+@if(out_2) alias OutPiece = vec2<u32>;
+@if(out_1) alias OutPiece = u32;
+
+@if(out_quad_4 || (out_quad_2 && out_2) || (out_quad_1 && out_1))
+fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
+  return encode_quad(quads[0]);
+}
+
+@if((out_quad_2 && out_4) || (out_quad_1 && out_2))
+fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
+  return OutPiece(encode_quad(quads[0]), encode_quad(quads[1]));
+}
+
+@if(out_quad_1 && out_4)
+fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
+  return OutPiece(
+    encode_quad(quads[0]), encode_quad(quads[1]), encode_quad(quads[2]), encode_quad(quads[3]),
+  );
+}
+
+// One dtype to itself: NaN and subnormals too keep their bits.
+@if(copies) fn converted(piece: Piece, factor: f32) -> OutPiece {
+  return piece;
+}
+
+@if(!copies) fn converted(piece: Piece, factor: f32) -> OutPiece {
+  return encode_piece(scaled(decode_piece(piece), factor));
+}
+
+@if(scaled) fn scaled(
+  quads: array<vec4<f32>, PIECE_QUADS>, factor: f32,
+) -> array<vec4<f32>, PIECE_QUADS> {
+  var result: array<vec4<f32>, PIECE_QUADS>;
+  @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+    result[i] = quads[i] * factor;
+  }
+  return result;
+}
+
+// Without a factor nothing is multiplied: even by 1, a GPU may lose a subnormal.
+@if(!scaled) fn scaled(
+  quads: array<vec4<f32>, PIECE_QUADS>, factor: f32,
+) -> array<vec4<f32>, PIECE_QUADS> {
+  return quads;
+}

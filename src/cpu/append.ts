@@ -1,0 +1,171 @@
+/**
+ * Appending to a paged cache in the WASM memory: the crate's codec converts rows, and what keys and
+ * values are multiplied with or turned by is done here between two conversions.
+ *
+ * @module
+ */
+
+import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
+import type { CacheStrides, RopeParameters } from "../attention_problem.ts";
+import { bytesPerElement } from "../dtype.ts";
+import { WASM_DTYPE, type WasmInstance } from "./wasm_module.ts";
+
+/** Blocks of WASM memory that one append works on. */
+export interface AppendHandles {
+  readonly key: number;
+  readonly value: number;
+  readonly k: number;
+  /** k's where v lies in it. */
+  readonly v: number;
+}
+
+/** Keys or values: where they come from, where they go, and what is done on the way. */
+interface Part {
+  readonly source: number;
+  readonly target: number;
+  readonly headDim: number;
+  readonly strides: CacheStrides;
+  /** Where the cache begins in its block, in elements. */
+  readonly offset: number;
+  readonly factors: Float32Array | null;
+  readonly rope: RopeParameters | null;
+}
+
+/** Carries out an append. */
+export function appendRows(
+  instance: WasmInstance,
+  problem: AppendProblem,
+  handles: AppendHandles,
+): void {
+  const { headDim, headDimV, kStrides, vStrides, vOffset, kFactors, vFactors, rope } = problem;
+  appendPart(instance, problem, {
+    source: handles.key,
+    target: handles.k,
+    headDim,
+    strides: kStrides,
+    offset: 0,
+    factors: kFactors,
+    rope,
+  });
+  appendPart(instance, problem, {
+    source: handles.value,
+    target: handles.v,
+    headDim: headDimV,
+    strides: vStrides,
+    offset: vOffset ?? 0,
+    factors: vFactors,
+    rope: null,
+  });
+}
+
+function appendPart(instance: WasmInstance, problem: AppendProblem, part: Part): void {
+  const { numTokens, numKvHeads, dtype, slots } = problem;
+  const { source, headDim, rope } = part;
+  const rowElements = numKvHeads * headDim;
+  const sourceBytes = rowElements * bytesPerElement(dtype);
+  if (part.factors === null && rope === null) {
+    for (let token = 0; token < numTokens; token++) {
+      storeToken(instance, problem, part, token, source, token * sourceBytes, dtype);
+    }
+    return;
+  }
+  const scratch = instance.allocate(rowElements * 4, "the rows in float32");
+  try {
+    const bytes = instance.view(scratch, rowElements * 4);
+    const row = new Float32Array(bytes.buffer, bytes.byteOffset, rowElements);
+    const turns = new Float64Array(headDim);
+    for (let token = 0; token < numTokens; token++) {
+      const from = token * sourceBytes;
+      convert(instance, [source, from, dtype], [scratch, 0, "float32"], rowElements);
+      if (rope) turnRow(row, headDim, turnsAt(slots[token * SLOT_WORDS + 2], rope, turns));
+      if (part.factors) multiplyRow(row, headDim, part.factors);
+      storeToken(instance, problem, part, token, scratch, 0, "float32");
+    }
+  } finally {
+    instance.free(scratch);
+  }
+}
+
+/** Stores all heads of a token, which lie at byte `from` of a block. */
+function storeToken(
+  instance: WasmInstance,
+  { numKvHeads, kvDtype, slots }: AppendProblem,
+  { target, headDim, strides, offset }: Part,
+  token: number,
+  block: number,
+  from: number,
+  dtype: ConvertedDType,
+): void {
+  const [page, place] = slots.subarray(token * SLOT_WORDS, (token + 1) * SLOT_WORDS);
+  const first = offset + page * strides.page + place * strides.token;
+  // In NHD the heads of a token lie one after another.
+  const isWhole = strides.head === headDim;
+  const [runs, elements] = isWhole ? [1, numKvHeads * headDim] : [numKvHeads, headDim];
+  for (let run = 0; run < runs; run++) {
+    const to = (first + run * strides.head) * bytesPerElement(kvDtype);
+    const source = from + run * elements * bytesPerElement(dtype);
+    convert(instance, [block, source, dtype], [target, to, kvDtype], elements);
+  }
+}
+
+type ConvertedDType = AppendProblem["dtype"];
+type Place = readonly [handle: number, byteOffset: number, dtype: ConvertedDType];
+
+/** Converts elements, saturating FP8; of one dtype to itself, copies bytes. */
+export function convert(
+  instance: WasmInstance,
+  [source, sourceOffset, from]: Place,
+  [target, targetOffset, to]: Place,
+  count: number,
+): void {
+  if (from === to) {
+    const byteLength = count * bytesPerElement(from);
+    instance.view(target, byteLength, targetOffset)
+      .set(instance.view(source, byteLength, sourceOffset));
+    return;
+  }
+  const status = instance.exports.convert(
+    source,
+    sourceOffset,
+    WASM_DTYPE[from],
+    target,
+    targetOffset,
+    WASM_DTYPE[to],
+    count,
+    1,
+  );
+  instance.check("convert", status);
+}
+
+/** Cosines, then sines, of the turns at a position. */
+function turnsAt(
+  position: number,
+  { scale, theta }: RopeParameters,
+  turns: Float64Array,
+): Float64Array {
+  const half = turns.length / 2;
+  for (let i = 0; i < half; i++) {
+    const angle = position * (theta ** (-i / half) / scale);
+    turns[i] = Math.fround(Math.cos(angle));
+    turns[half + i] = Math.fround(Math.sin(angle));
+  }
+  return turns;
+}
+
+/** Turns dims i and i + headDim / 2 of every head; rounds once. */
+function turnRow(row: Float32Array, headDim: number, turns: Float64Array): void {
+  const half = headDim / 2;
+  for (let at = 0; at < row.length; at += headDim) {
+    for (let i = 0; i < half; i++) {
+      const [lower, upper] = [row[at + i], row[at + half + i]];
+      row[at + i] = lower * turns[i] - upper * turns[half + i];
+      row[at + half + i] = upper * turns[i] + lower * turns[half + i];
+    }
+  }
+}
+
+function multiplyRow(row: Float32Array, headDim: number, factors: Float32Array): void {
+  factors.forEach((factor, head) => {
+    for (let i = head * headDim; i < (head + 1) * headDim; i++) row[i] *= factor;
+  });
+}

@@ -1,0 +1,133 @@
+/**
+ * Page tables as callers give them: which pages of a cache are each request's, and how full the last
+ * one is. Checks, each in a function of its own. Pure.
+ *
+ * @module
+ */
+
+import { OptionError } from "./errors.ts";
+import { checkIndptr } from "./lengths.ts";
+import { checkList } from "./option_checks.ts";
+import { show } from "./shape.ts";
+
+/** The index arrays of a paged batch, unchecked. */
+export interface PageArrays {
+  /** Where each request's pages begin in `indices`, and where the last one's end. */
+  readonly indptr: ArrayLike<number>;
+  /** Page numbers. */
+  readonly indices: ArrayLike<number>;
+  /** Tokens in the last page of each request. */
+  readonly lastPageLen: ArrayLike<number>;
+}
+
+/** What a call's errors name its arrays. */
+export type PageArrayNames = Readonly<Record<keyof PageArrays, string>>;
+
+/** The sizes of a paged cache that its tables depend on. */
+export interface PageSizes {
+  readonly numPages: number;
+  readonly pageSize: number;
+}
+
+/** A page table that is known to be right. */
+export interface PageTable {
+  readonly indptr: readonly number[];
+  readonly indices: readonly number[];
+  /** Tokens of each request: pageSize · (pages - 1) + lastPageLen; 0 for one without pages. */
+  readonly lengths: readonly number[];
+}
+
+/** Checks all three arrays against each other and the cache. Throws `OptionError`. */
+export function checkPageTable(
+  names: PageArrayNames,
+  arrays: PageArrays,
+  { numPages, pageSize }: PageSizes,
+): PageTable {
+  const indptr = checkIndptr(names.indptr, arrays.indptr);
+  const indices = checkPageIndices(names, arrays.indices, indptr, numPages);
+  const lastPageLens = checkLastPageLens(names.lastPageLen, arrays.lastPageLen, indptr, pageSize);
+  return { indptr, indices, lengths: pagedLengths(indptr, lastPageLens, pageSize) };
+}
+
+/** Checks page numbers: as many as `indptr` counts, and each within the cache. */
+export function checkPageIndices(
+  names: Pick<PageArrayNames, "indices" | "indptr">,
+  value: unknown,
+  indptr: readonly number[],
+  numPages: number,
+): readonly number[] {
+  const hint = `Request i has the pages ${names.indices}[${names.indptr}[i]] to ` +
+    `${names.indices}[${names.indptr}[i + 1] - 1], in the order of their tokens.`;
+  const indices = checkList(names.indices, value, hint);
+  const count = indptr[indptr.length - 1];
+  if (indices.length !== count) {
+    throw new OptionError(names.indices, {
+      got: `${indices.length} pages`,
+      expected: `${count}, where ${names.indptr} ends`,
+      hint,
+    });
+  }
+  indices.forEach((page, i) => {
+    if (isIntegerBelow(page, numPages)) return;
+    throw new OptionError(`${names.indices}[${i}]`, {
+      got: `page ${show(page)} for request ${requestOf(indptr, i)}`,
+      expected: numPages === 0
+        ? "no page, since the cache has none"
+        : `an integer from 0 to ${numPages - 1}, the cache's last page`,
+      hint,
+    });
+  });
+  return indices as readonly number[];
+}
+
+/** Checks how many tokens the last page of each request holds; of one without pages, nothing is asked. */
+export function checkLastPageLens(
+  subject: string,
+  value: unknown,
+  indptr: readonly number[],
+  pageSize: number,
+): readonly number[] {
+  const hint = "It counts the tokens in the request's last page, those to be appended included; " +
+    "a request without pages has 0.";
+  const lens = checkList(subject, value, hint);
+  const numRequests = indptr.length - 1;
+  if (lens.length !== numRequests) {
+    throw new OptionError(subject, {
+      got: `${lens.length} numbers`,
+      expected: `${numRequests}, one a request`,
+      hint,
+    });
+  }
+  lens.forEach((len, request) => {
+    const least = indptr[request + 1] > indptr[request] ? 1 : 0;
+    if (isIntegerBelow(len, pageSize + 1) && len >= least) return;
+    throw new OptionError(`${subject}[${request}]`, {
+      got: `${show(len)} for request ${request}`,
+      expected: `an integer from ${least} to ${pageSize}, the page size`,
+      hint,
+    });
+  });
+  return lens as readonly number[];
+}
+
+/** The tokens of each request. */
+export function pagedLengths(
+  indptr: readonly number[],
+  lastPageLens: readonly number[],
+  pageSize: number,
+): number[] {
+  return lastPageLens.map((len, request) => {
+    const pages = indptr[request + 1] - indptr[request];
+    return pages === 0 ? 0 : (pages - 1) * pageSize + len;
+  });
+}
+
+/** Whether a value is an integer of at least 0 and below `end`. */
+export function isIntegerBelow(value: unknown, end: number): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < end;
+}
+
+/** The request to which entry `at` belongs. */
+function requestOf(indptr: readonly number[], at: number): number {
+  return indptr.findIndex((_, request) => indptr[request + 1] > at);
+}

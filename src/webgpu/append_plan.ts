@@ -1,0 +1,151 @@
+/**
+ * Planning of the append kernel: from a problem to constants, and to dispatches that each see as many
+ * pages of the cache as a binding holds. Pure.
+ *
+ * @module
+ */
+
+import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
+import { bytesPerElement } from "../dtype.ts";
+import { LimitError } from "../errors.ts";
+import type { Capabilities, DispatchLimits } from "./capabilities.ts";
+import { convertingParts, pieceElements, pieceQuads } from "./convert_pieces.ts";
+import type { Window } from "./decode_windows.ts";
+import { foldGrid } from "./grid.ts";
+import type { KernelRequest } from "./kernels.ts";
+
+/** The tokens of some pages. */
+export interface AppendDispatch {
+  /** The first page that it may write to. */
+  readonly firstPage: number;
+  /** Its tokens, by their rows in the appended tensors. */
+  readonly tokens: readonly number[];
+  /** What of the caches it sees; null is all. Of v too where it lies in k's tensor. */
+  readonly windows: { readonly k: Window; readonly v: Window } | null;
+  /** Lanes with work, and how many of them take keys. */
+  readonly numWork: number;
+  readonly keyWork: number;
+  readonly grid: readonly [number, number];
+}
+
+/** Dispatches of shaders/append.wgsl. */
+export interface AppendPlan {
+  readonly kernel: KernelRequest;
+  /** Elements of a piece, in which the kernel counts. */
+  readonly pieceElements: number;
+  readonly dispatches: readonly AppendDispatch[];
+}
+
+/** Row lengths that kernels take: rotary encoding halves them, and a word of FP8 holds four. */
+const ROW_STEP = 8;
+const WORKGROUP = 256;
+
+/** Plans an append. Throws `LimitError`. */
+export function planAppend(problem: AppendProblem, capabilities: Capabilities): AppendPlan {
+  const { numKvHeads, headDim, headDimV, dtype, kvDtype, kFactors, vFactors, rope } = problem;
+  checkLimits(problem, capabilities.limits);
+  const isScaled = kFactors !== null || vFactors !== null;
+  const isJoined = problem.vOffset !== null;
+  const conversion = { from: dtype, to: kvDtype, isScaled };
+  const quads = pieceQuads(conversion, [rope ? headDim / 2 : headDim, headDimV]);
+  const parts = convertingParts(conversion, quads);
+  const elements = pieceElements(quads);
+  const keyPieces = headDim / elements;
+  const keyLanes = rope ? keyPieces / 2 : keyPieces;
+  const valuePieces = headDimV / elements;
+  const dispatches = tokensByPages(problem, capabilities.limits)
+    .map(({ firstPage, tokens, windows }): AppendDispatch => {
+      const keyWork = tokens.length * numKvHeads * keyLanes;
+      const numWork = keyWork + tokens.length * numKvHeads * valuePieces;
+      const grid = foldGrid(Math.ceil(numWork / WORKGROUP), capabilities.limits);
+      return { firstPage, tokens, windows, numWork, keyWork, grid };
+    });
+  return {
+    kernel: {
+      name: `append.${dtype}.kv-${kvDtype}.d${headDim}.dv${headDimV}` +
+        (isJoined ? ".joined" : "") + (isScaled ? ".scaled" : "") + (rope ? ".rope" : ""),
+      main: "append",
+      ...parts,
+      modules: [...parts.modules, ...(rope ? ["rope"] : [])],
+      roles: { ...parts.roles, params: "append/params" },
+      constants: {
+        ...parts.constants,
+        KEY_LANES: keyLanes,
+        KEY_PIECES: keyPieces,
+        ROPE_QUADS: headDim / 8,
+        VALUE_PIECES: valuePieces,
+        WORKGROUP,
+      },
+      conditions: { ...parts.conditions, joined: isJoined, rope: rope !== null },
+      bindings: BINDINGS,
+    },
+    pieceElements: elements,
+    dispatches,
+  };
+}
+
+const BINDINGS = [
+  "uniform",
+  ...["read", "read", "read", "read"] as const,
+  ...["write", "write"] as const,
+  ...["read", "read"] as const,
+] as const;
+
+function checkLimits(problem: AppendProblem, limits: DispatchLimits): void {
+  const { numTokens, numKvHeads, headDim, headDimV, dtype } = problem;
+  const odd = [headDim, headDimV].find((dim) => dim % ROW_STEP !== 0);
+  if (odd !== undefined) {
+    throw new LimitError("kvCache", {
+      got: `a head dim of ${odd}`,
+      expected: `a multiple of ${ROW_STEP} on WebGPU`,
+      hint: "Pad the heads with zeros, or use the WASM backend.",
+    });
+  }
+  const rows = numTokens * numKvHeads * Math.max(headDim, headDimV) * bytesPerElement(dtype);
+  const most = bindingBytes(limits);
+  if (rows <= most) return;
+  throw new LimitError(headDim >= headDimV ? "appendKey" : "appendValue", {
+    got: `${rows} bytes`,
+    expected: `at most ${most}, what this device binds at once`,
+    hint: "Append fewer tokens at a time.",
+  });
+}
+
+/** The most bytes of a binding: they are whole granules of 16. */
+function bindingBytes({ maxStorageBufferBindingSize: most }: DispatchLimits): number {
+  return most - most % 16;
+}
+
+/** The tokens of each stretch of pages that bindings hold. */
+function tokensByPages(
+  problem: AppendProblem,
+  limits: DispatchLimits,
+): Pick<AppendDispatch, "firstPage" | "tokens" | "windows">[] {
+  const { numTokens, numPages, slots, kStrides, vStrides, kvDtype } = problem;
+  if (numTokens === 0) return [];
+  const bytes = bytesPerElement(kvDtype);
+  const pageBytes = { k: kStrides.page * bytes, v: vStrides.page * bytes };
+  const largest = Math.max(pageBytes.k, pageBytes.v);
+  const { minStorageBufferOffsetAlignment: alignment } = limits;
+  const most = bindingBytes(limits);
+  const all = Array.from({ length: numTokens }, (_, token) => token);
+  if (numPages * largest <= most) return [{ firstPage: 0, tokens: all, windows: null }];
+  const step = Math.floor((most - alignment) / largest); // a window begins before its first page
+  if (step < 1) {
+    throw new LimitError("kvCache", {
+      got: `pages of ${largest} bytes`,
+      expected: `at most ${most - alignment}, what this device binds at once`,
+      hint: "Use smaller pages.",
+    });
+  }
+  const byStretch = Map.groupBy(all, (token) => Math.floor(slots[token * SLOT_WORDS] / step));
+  return [...byStretch].map(([stretch, tokens]) => {
+    const firstPage = stretch * step;
+    const end = Math.min(numPages, firstPage + step);
+    const window = (size: number): Window => {
+      const offset = Math.floor(firstPage * size / alignment) * alignment;
+      return { offset, size: end * size - offset };
+    };
+    return { firstPage, tokens, windows: { k: window(pageBytes.k), v: window(pageBytes.v) } };
+  });
+}
