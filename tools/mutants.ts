@@ -6,6 +6,7 @@
 // 20 minutes on 2 cores, so it is no part of `deno task ok`.
 
 import { type Mutant, mutant } from "./mutants/mutant.ts";
+import { PAGES } from "./mutants/pages.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
 
 const OPTIONS = ["tests/numerics/decode_options_test.ts"];
@@ -530,7 +531,7 @@ const PLANNING: readonly Mutant[] = [
 ];
 
 const [wanted = ""] = Deno.args;
-const mutants = [...SHADERS, ...PREFILL_KERNEL, ...PLANNING].filter(({ name }) =>
+const mutants = [...SHADERS, ...PREFILL_KERNEL, ...PLANNING, ...PAGES].filter(({ name }) =>
   name.includes(wanted)
 );
 const root = new URL("..", import.meta.url).pathname;
