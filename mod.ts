@@ -65,6 +65,9 @@ export type {
   MaskOptions,
   PaddedDecodeOptions,
   PaddedPrefillOptions,
+  PagedDecodePlan,
+  PagedPrefillPlan,
+  PagedSizes,
   PlannedOptions,
   PosEncodingMode,
   PrefillOptions,
@@ -73,6 +76,8 @@ export type {
   VariantOptions,
   WrapperOptions,
 } from "./src/options.ts";
+export { BatchDecodeWithPagedKvCache } from "./src/paged_decode.ts";
+export { BatchPrefillWithPagedKvCache } from "./src/paged_prefill.ts";
 export { batchPrefillWithPaddedKvCache, singlePrefillWithKvCache } from "./src/prefill.ts";
 export { dequantize, quantize } from "./src/quantize.ts";
 export { BatchPrefillWithRaggedKvCache } from "./src/ragged_prefill.ts";

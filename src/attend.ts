@@ -5,7 +5,7 @@
  * @module
  */
 
-import { REQUEST_WORDS } from "./attention_problem.ts";
+import { hasQueries } from "./attention_problem.ts";
 import type { AttentionCall, TensorSpec } from "./attention_shapes.ts";
 import type { Storage } from "./backend.ts";
 import type { KvasirDevice } from "./device.ts";
@@ -30,12 +30,6 @@ export interface AttentionWithLse {
    * `lseBase: "ln"`) of the sum of exp of the logits.
    */
   readonly lse: Tensor;
-}
-
-/** Where results go that are not to be new tensors. */
-export interface ResultTensors {
-  readonly out?: DeviceTensor;
-  readonly lse?: DeviceTensor;
 }
 
 /** Runs a call that has no plan: `check` makes it of shapes, dtypes and options. */
@@ -69,11 +63,10 @@ export async function attend<Options extends AttentionOptions>(
 }
 
 /** Computes a call over storages that stay alive; a failure leaves no new tensor behind. */
-export async function compute(
+async function compute(
   device: KvasirDevice,
   call: AttentionCall,
   [q, k, v]: readonly Storage[],
-  given: ResultTensors = {},
 ): Promise<Tensor | AttentionWithLse> {
   const { problem, outShape, lseShape, returnLse } = call;
   const made: DeviceTensor[] = [];
@@ -83,15 +76,15 @@ export async function compute(
     return tensor;
   };
   try {
-    const out = given.out ?? make(outShape, problem.outDtype);
-    const lse = returnLse ? given.lse ?? make(lseShape, "float32") : null;
+    const out = make(outShape, problem.outDtype);
+    const lse = returnLse ? make(lseShape, "float32") : null;
     const results = lse ? [["out", out], ["lse", lse]] as const : [["out", out]] as const;
     await useTensors(results, async ([outStorage, lseStorage = null]) => {
       if (call.hasPadding && lseStorage) {
         const padding = new Float32Array(elementCount(lseShape)).fill(-Infinity);
         device.engine.write(lseStorage, 0, new Uint8Array(padding.buffer));
       }
-      if (!hasQueries(call)) return;
+      if (!hasQueries(problem)) return;
       await device.engine.attend(problem, { q, k, v, out: outStorage, lse: lseStorage });
     });
     return lse ? { out, lse } : out;
@@ -99,9 +92,4 @@ export async function compute(
     for (const tensor of made) tensor.destroy();
     throw error;
   }
-}
-
-/** Whether there is anything to compute. */
-function hasQueries({ problem: { requests } }: AttentionCall): boolean {
-  return requests.some((word, i) => i % REQUEST_WORDS === 1 && word > 0);
 }

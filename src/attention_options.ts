@@ -58,6 +58,8 @@ export const PADDED_PREFILL_OPTIONS: readonly string[] = [
   "qoLens",
   "seqLens",
 ];
+/** The options among what a planned decode's `plan` takes. */
+export const PLANNED_DECODE_OPTIONS: readonly string[] = COMPUTED_OPTIONS;
 /** The options among what a planned prefill's `plan` takes. */
 export const PLANNED_PREFILL_OPTIONS: readonly string[] = [...COMPUTED_OPTIONS, ...PREFILL_OPTIONS];
 /** Options that may be tensors. */

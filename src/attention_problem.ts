@@ -1,7 +1,7 @@
 /**
  * The one description of attention that both backends compute, and the address rule behind it.
  *
- * Every cache is a paged cache: element = page·pageStride + token·tokenStride + head·headStride.
+ * Every cache is a paged cache: element = offset + page·pageStride + token·tokenStride + head·headStride.
  * NHD and HND differ in strides only; a padded cache has one long page a request; a ragged one has
  * pages that begin at any token. A query row is found by its token and head in the same way.
  *
@@ -19,6 +19,8 @@ export interface RowStrides {
 /** Where the elements of k or v lie, in elements. */
 export interface CacheStrides extends RowStrides {
   readonly page: number;
+  /** Where page 0 begins in its tensor; 0 where it is left out. */
+  readonly offset?: number;
 }
 
 /** Words of one request in {@linkcode AttentionProblem.requests}. */
@@ -87,6 +89,11 @@ export interface AttentionProblem {
   readonly variant: AttentionVariant | null;
   /** Multiplies lse, which is in base 2: 1, or ln 2 for natural logarithms. */
   readonly lseScale: number;
+}
+
+/** Whether there is anything to compute. */
+export function hasQueries({ requests }: Pick<AttentionProblem, "requests">): boolean {
+  return requests.some((word, i) => i % REQUEST_WORDS === 1 && word > 0);
 }
 
 /**

@@ -69,6 +69,26 @@ export interface ConvertOperands {
   readonly result: Storage;
 }
 
+/** Attention that is planned once and runs often. */
+export interface PreparedAttention {
+  /** Takes a problem in. When it throws, what was planned before stays. */
+  plan(problem: AttentionProblem): void;
+  /** The same for a problem that differs from the planned one in its lengths only. */
+  update(problem: AttentionProblem): void;
+  /** A run of what is planned now, whatever is planned before it is done. */
+  begin(): PreparedRun;
+  /** Gives memory back, as soon as no run needs it. Called once. */
+  release(): void;
+}
+
+/** One run, from the call to its end. */
+export interface PreparedRun {
+  /** Computes, or records where there is an encoder (WebGPU only). */
+  run(operands: AttentionOperands, encoder: GPUCommandEncoder | null): Promise<void>;
+  /** Called once, whatever came of it. */
+  end(): void;
+}
+
 /** What a device can do for the public calls. */
 export interface Backend {
   readonly name: "webgpu" | "wasm";
@@ -87,6 +107,8 @@ export interface Backend {
   read(storage: Storage): Promise<Uint8Array<ArrayBuffer>>;
   /** Computes attention into `operands.out` and `operands.lse`. */
   attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void>;
+  /** A place for attention that runs often. */
+  prepare(): PreparedAttention;
   /** Merges attention states into `operands.out` and `operands.lse`. */
   merge(problem: MergeProblem, operands: MergeOperands): Promise<void>;
   /** Writes rows into the slots of a paged cache; no other byte of it changes. */

@@ -193,7 +193,53 @@ export interface RaggedPrefillPlan extends PlannedOptions, MaskOptions, VariantO
   kvDtype: DType;
 }
 
-/** Options of {@linkcode BatchPrefillWithRaggedKvCache.run}. */
+/** The sizes that the plans of paged calls name. */
+export interface PagedSizes {
+  /** Query heads: a multiple of `numKvHeads`. */
+  numQoHeads: number;
+  /** Heads of the cache. */
+  numKvHeads: number;
+  /** The head dim of q and k. */
+  headDim: number;
+  /** Tokens of a page. */
+  pageSize: number;
+  /** The dtype that q will have. */
+  qDtype: DType;
+  /** The dtype that the cache will have. */
+  kvDtype: DType;
+}
+
+/** What {@linkcode BatchDecodeWithPagedKvCache.plan} takes. */
+export interface PagedDecodePlan extends PlannedOptions, PagedSizes {
+  /**
+   * Where each request's pages begin in `indices`, and where the last one's end: B + 1 integers, from
+   * 0, never falling.
+   */
+  indptr: ArrayLike<number>;
+  /** Page numbers, each request's in the order of its tokens. */
+  indices: ArrayLike<number>;
+  /** Tokens in the last page of each request: 1 to `pageSize`; 0 for a request without pages. */
+  lastPageLen: ArrayLike<number>;
+}
+
+/** What {@linkcode BatchPrefillWithPagedKvCache.plan} takes. */
+export interface PagedPrefillPlan extends PlannedOptions, MaskOptions, VariantOptions, PagedSizes {
+  /**
+   * Where each request's queries begin among the rows of q, and where the last one's end: B + 1
+   * integers, from 0, never falling.
+   */
+  qoIndptr: ArrayLike<number>;
+  /** The same for each request's pages in `pagedKvIndices`. */
+  pagedKvIndptr: ArrayLike<number>;
+  /** Page numbers, each request's in the order of its tokens. */
+  pagedKvIndices: ArrayLike<number>;
+  /** Tokens in the last page of each request: 1 to `pageSize`; 0 for a request without pages. */
+  pagedKvLastPageLen: ArrayLike<number>;
+  /** The head dim of v and the output, for a cache that is a pair. Default `headDim`. */
+  headDimV?: number;
+}
+
+/** Options of the `run` of planned calls. */
 export interface RunOptions {
   /** Whether to give the log-sum-exp of each query and head too. Default false. */
   returnLse?: boolean;
@@ -204,4 +250,10 @@ export interface RunOptions {
   out?: Tensor;
   /** Where to put lse, with `returnLse: true`; as `out`. Default: a new tensor. */
   lse?: Tensor;
+  /**
+   * Where to record the work, in a pass of its own, instead of submitting it: the results are there
+   * once the caller has submitted. Submit before the next `plan`, which writes buffers that the
+   * recorded work reads. WebGPU only. Default: the work is submitted.
+   */
+  encoder?: GPUCommandEncoder;
 }

@@ -67,8 +67,9 @@ export function checkPageIndices(
       hint,
     });
   }
-  indices.forEach((page, i) => {
-    if (isIntegerBelow(page, numPages)) return;
+  for (let i = 0; i < count; i++) {
+    const page = indices[i];
+    if (isIntegerBelow(page, numPages)) continue;
     throw new OptionError(`${names.indices}[${i}]`, {
       got: `page ${show(page)} for request ${requestOf(indptr, i)}`,
       expected: numPages === 0
@@ -76,7 +77,7 @@ export function checkPageIndices(
         : `an integer from 0 to ${numPages - 1}, the cache's last page`,
       hint,
     });
-  });
+  }
   return indices as readonly number[];
 }
 

@@ -4,16 +4,15 @@
  * @module
  */
 
-import { type AttentionWithLse, compute } from "./attend.ts";
-import type { Storage } from "./backend.ts";
-import { checkKvLayout, checkReturnLse } from "./attention_options.ts";
-import { type Device, KvasirDevice } from "./device.ts";
-import { DeviceMismatchError, OptionError, PlanError } from "./errors.ts";
-import { checkNames } from "./option_checks.ts";
+import type { AttentionWithLse } from "./attend.ts";
+import { checkKvLayout } from "./attention_options.ts";
+import { hasQueries } from "./attention_problem.ts";
+import type { Device } from "./device.ts";
 import type { KvLayout, RaggedPrefillPlan, RunOptions, WrapperOptions } from "./options.ts";
-import { checkPlanned, type RaggedPlan, raggedPrefill } from "./ragged_problem.ts";
-import { show } from "./shape.ts";
-import { asDeviceTensor, type DeviceTensor, type Tensor, useTensors } from "./tensor.ts";
+import { checkPlanned } from "./plan_checks.ts";
+import { PlannedAttention } from "./planned_attention.ts";
+import { type RaggedPlan, raggedPrefill } from "./ragged_problem.ts";
+import type { Tensor } from "./tensor.ts";
 
 /**
  * Prefill attention of a batch of requests whose queries, and whose keys, lie one after another
@@ -23,7 +22,8 @@ import { asDeviceTensor, type DeviceTensor, type Tensor, useTensors } from "./te
  * {@linkcode BatchPrefillWithRaggedKvCache.run} may follow as often as its tensors have the planned
  * sizes. Each request is what {@linkcode singlePrefillWithKvCache} gives for its rows.
  *
- * It holds no memory of the device: there is nothing to destroy.
+ * It holds some memory of the device until {@linkcode BatchPrefillWithRaggedKvCache.destroy}, the end
+ * of a `using` block, or its device's end.
  *
  * @example
  * ```ts
@@ -31,7 +31,7 @@ import { asDeviceTensor, type DeviceTensor, type Tensor, useTensors } from "./te
  *
  * using device = await openDevice({ backend: "wasm" });
  * const random = (n: number) => Float32Array.from({ length: n }, () => Math.random() - 0.5);
- * const prefill = new BatchPrefillWithRaggedKvCache(device, { kvLayout: "NHD" });
+ * using prefill = new BatchPrefillWithRaggedKvCache(device, { kvLayout: "NHD" });
  * prefill.plan({
  *   qoIndptr: [0, 3, 8], // 3 and 5 queries
  *   kvIndptr: [0, 20, 25], // 20 and 5 keys
@@ -49,8 +49,8 @@ import { asDeviceTensor, type DeviceTensor, type Tensor, useTensors } from "./te
  * console.log(out.shape); // [8, 6, 64]
  * ```
  */
-export class BatchPrefillWithRaggedKvCache {
-  readonly #device: KvasirDevice;
+export class BatchPrefillWithRaggedKvCache implements Disposable {
+  readonly #planned: PlannedAttention;
   readonly #layout: KvLayout;
   #plan: RaggedPlan | null = null;
 
@@ -62,14 +62,7 @@ export class BatchPrefillWithRaggedKvCache {
    * @throws {OptionError} when an argument does not fit.
    */
   constructor(device: Device, options: WrapperOptions = {}) {
-    if (!(device instanceof KvasirDevice)) {
-      throw new OptionError("device", {
-        got: show(device),
-        expected: "a device",
-        hint: "Open one with openDevice().",
-      });
-    }
-    this.#device = device;
+    this.#planned = new PlannedAttention(device);
     this.#layout = checkKvLayout(options, ["kvLayout"]);
   }
 
@@ -79,10 +72,13 @@ export class BatchPrefillWithRaggedKvCache {
    *
    * @param plan See {@linkcode RaggedPrefillPlan}. Scales and sinks are numbers here, since a plan
    *   does not wait for the GPU: `await tensor.read()` first where they are in a tensor.
-   * @throws {OptionError} when something does not fit; it names the request.
+   * @throws {OptionError} when something does not fit; it names the request. `LimitError` when the
+   *   device is too small; `DestroyedError`, `DeviceLostError`.
    */
   plan(plan: RaggedPrefillPlan): void {
-    this.#plan = raggedPrefill(plan, this.#layout);
+    const checked = raggedPrefill(plan, this.#layout);
+    this.#planned.plan(checked.problem);
+    this.#plan = checked;
   }
 
   /**
@@ -124,74 +120,24 @@ export class BatchPrefillWithRaggedKvCache {
     v: Tensor,
     options: RunOptions = {},
   ): Promise<Tensor | AttentionWithLse> {
-    const plan = this.#plan;
-    if (plan === null) {
-      throw new PlanError("run", {
-        got: "no plan",
-        expected: "a call of plan() before",
-        hint: "Plan once, then run as often as the sizes stay the same.",
-      });
-    }
-    const inputs = [
-      this.#check("q", q, plan),
-      this.#check("k", k, plan),
-      this.#check("v", v, plan),
-    ] as const;
-    checkNames(options, ["returnLse", "out", "lse"]);
-    const returnLse = checkReturnLse(options);
-    if (options.lse !== undefined && !returnLse) {
-      throw new OptionError("options.lse", {
-        got: "a tensor without returnLse",
-        expected: "returnLse: true",
-        hint: "lse is computed only where it is asked for.",
-      });
-    }
-    const out = options.out === undefined ? [] : [this.#check("out", options.out, plan)];
-    const lse = options.lse === undefined ? [] : [this.#check("lse", options.lse, plan)];
-    const tensors = [...inputs, ...out, ...lse];
-    const call = {
-      problem: plan.problem,
-      outShape: plan.tensors.out.shape,
-      lseShape: plan.tensors.lse.shape,
-      returnLse,
-      hasPadding: false,
-    };
-    const given = { out: out[0]?.[1], lse: lse[0]?.[1] };
-    return await useTensors(tensors, async (storages) => {
-      checkApart(tensors.map(([name]) => name), storages, inputs.length);
-      return await compute(this.#device, call, storages, given);
+    this.#planned.checkPlanned("run");
+    const plan = this.#plan!;
+    const inputs = ([["q", q], ["k", k], ["v", v]] as const).map(([name, value]) => {
+      const input = this.#planned.input(name, value);
+      checkPlanned(name, input[1], plan.tensors[name]);
+      return input;
     });
+    const run = { inputs, k: 1, v: 2, tensors: plan.tensors, hasQueries: hasQueries(plan.problem) };
+    return await this.#planned.run(run, options);
   }
 
-  #check(name: keyof RaggedPlan["tensors"], value: unknown, plan: RaggedPlan): NamedTensor {
-    const tensor = asDeviceTensor(name, value);
-    if (tensor.device !== this.#device) {
-      throw new DeviceMismatchError(name, {
-        got: `a tensor of another device (${tensor.device.backend})`,
-        expected: `the plan's device (${this.#device.backend})`,
-        hint: "Make all tensors of a call with the same device.",
-      });
-    }
-    checkPlanned(name, tensor, plan);
-    return [name, tensor];
+  /** Gives its memory back once no run is under way; a second call does nothing. */
+  destroy(): void {
+    this.#planned.destroy();
   }
-}
 
-type NamedTensor = readonly [name: string, tensor: DeviceTensor];
-
-/** Refuses results, which follow on the inputs, that share memory with an operand before. */
-function checkApart(names: readonly string[], storages: readonly Storage[], inputs: number): void {
-  for (let i = inputs; i < storages.length; i++) {
-    const { buffer } = storages[i];
-    const shared = storages.findIndex((other) =>
-      other === storages[i] || (buffer !== null && buffer === other.buffer)
-    );
-    if (shared === i) continue;
-    throw new OptionError(`options.${names[i]}`, {
-      got: `the tensor or the buffer of ${names[shared]}`,
-      expected: "memory of its own",
-      hint:
-        "A GPU cannot read and write one buffer at once; leave the option out for a new tensor.",
-    });
+  /** As {@linkcode BatchPrefillWithRaggedKvCache.destroy}. */
+  [Symbol.dispose](): void {
+    this.destroy();
   }
 }

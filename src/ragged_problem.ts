@@ -9,19 +9,17 @@ import { type AttentionProblem, type CacheStrides, REQUEST_WORDS } from "./atten
 import { checkVisibility } from "./attention_mask.ts";
 import { checkVariant } from "./attention_variant.ts";
 import { checkAttentionOptions, PLANNED_PREFILL_OPTIONS } from "./attention_options.ts";
-import type { TensorSpec } from "./attention_shapes.ts";
-import { type DType, DTYPES } from "./dtype.ts";
-import { OptionError, PlanError } from "./errors.ts";
+import { OptionError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
-import { checkInteger, checkNames, checkWord } from "./option_checks.ts";
+import { checkNames } from "./option_checks.ts";
 import type { KvLayout, RaggedPrefillPlan } from "./options.ts";
-import { show } from "./shape.ts";
+import { checkPlanDtype, checkPlanSizes, type PlannedTensors } from "./plan_checks.ts";
 
 /** A plan that is known to be right. */
 export interface RaggedPlan {
   readonly problem: AttentionProblem;
   /** What each tensor of `run` must be. */
-  readonly tensors: Readonly<Record<"q" | "k" | "v" | "out" | "lse", TensorSpec>>;
+  readonly tensors: PlannedTensors<"q" | "k" | "v" | "out" | "lse">;
 }
 
 /** Longer than any request: kernels are compiled for a page size, so it must not follow the lengths. */
@@ -42,10 +40,10 @@ const PLAN_NAMES: readonly string[] = [
 /** Checks what `plan` is given. */
 export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): RaggedPlan {
   checkNames(plan, PLAN_NAMES);
-  const sizes = checkSizes(plan);
+  const sizes = checkPlanSizes(plan);
   const { numQoHeads, numKvHeads, headDim, headDimV } = sizes;
-  const qDtype = checkDtype("options.qDtype", plan.qDtype);
-  const kvDtype = checkDtype("options.kvDtype", plan.kvDtype);
+  const qDtype = checkPlanDtype("options.qDtype", plan.qDtype);
+  const kvDtype = checkPlanDtype("options.kvDtype", plan.kvDtype);
   const qoIndptr = checkIndptr("options.qoIndptr", plan.qoIndptr);
   const kvIndptr = checkIndptr("options.kvIndptr", plan.kvIndptr);
   if (kvIndptr.length !== qoIndptr.length) {
@@ -105,57 +103,4 @@ function raggedStrides(
 ): CacheStrides {
   const token = layout === "NHD" ? numKvHeads * headDim : headDim;
   return { page: token, token, head: layout === "NHD" ? headDim : tokens * headDim };
-}
-
-function checkSizes(plan: RaggedPrefillPlan) {
-  const [numQoHeads, numKvHeads, headDim, headDimV] = [
-    ["numQoHeads", plan.numQoHeads],
-    ["numKvHeads", plan.numKvHeads],
-    ["headDim", plan.headDim],
-    ["headDimV", plan.headDimV ?? plan.headDim],
-  ].map(([name, value]) => checkSize(`options.${name}`, value));
-  if (numQoHeads % numKvHeads !== 0) {
-    throw new OptionError("options.numQoHeads", {
-      got: `${numQoHeads} query heads over ${numKvHeads} KV heads`,
-      expected: "a positive multiple of the number of KV heads",
-      hint: "Any group size will do, but every KV head must serve equally many query heads.",
-    });
-  }
-  return { numQoHeads, numKvHeads, headDim, headDimV };
-}
-
-/** What no kernel goes beyond: tables of so many heads can still be made. */
-const MOST_SIZE = 2 ** 16;
-
-function checkSize(subject: string, value: unknown): number {
-  const size = checkInteger(subject, value, 1);
-  if (size <= MOST_SIZE) return size;
-  throw new OptionError(subject, {
-    got: show(value),
-    expected: `an integer from 1 to ${MOST_SIZE}`,
-    hint: "Look at the order of the sizes.",
-  });
-}
-
-function checkDtype(subject: string, value: unknown): DType {
-  return checkWord(subject, value, DTYPES, "Say what the tensors of run will hold.");
-}
-
-/** Checks a tensor of `run` against the plan. */
-export function checkPlanned(
-  name: keyof RaggedPlan["tensors"],
-  { shape, dtype }: TensorSpec,
-  { tensors: { [name]: planned } }: RaggedPlan,
-): void {
-  const hint = "Call plan() again for other sizes or dtypes.";
-  if (show(shape) !== show(planned.shape)) {
-    throw new PlanError(name, {
-      got: `shape ${show(shape)}`,
-      expected: `${show(planned.shape)}, by the plan`,
-      hint,
-    });
-  }
-  if (dtype !== planned.dtype) {
-    throw new PlanError(name, { got: dtype, expected: `${planned.dtype}, by the plan`, hint });
-  }
 }

@@ -11,7 +11,8 @@ import { decodeToFloat32 } from "../../src/cpu/codec.ts";
 import { bytesPerElement } from "../../src/dtype.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";
-import { mergeDispatch } from "../../src/webgpu/merge.ts";
+import { temporaryMemory } from "../../src/webgpu/memory.ts";
+import { mergeResources } from "../../src/webgpu/merge.ts";
 import { planMerge } from "../../src/webgpu/merge_plan.ts";
 import type { BenchShape } from "../results.ts";
 import { copiesOf, overCopy } from "./copies.ts";
@@ -100,14 +101,16 @@ async function openMerge(
     const plan = planMerge(problemOf(wanted), backend.capabilities);
     const kernel = await backend.kernels.get(plan.kernel);
     const [first] = copies;
-    const dispatch = mergeDispatch(backend.device, plan, kernel, {
+    const resources = mergeResources<never>(temporaryMemory(backend.device, temporary), plan, {
       vA: first.v.binding,
       sA: first.s.binding,
       vB: first.v.binding,
       sB: first.s.binding,
       out: out.binding,
       lse: lse.binding,
-    }, temporary);
+      writeLse: true,
+    });
+    const dispatch = { kernel, resources, grid: plan.grid };
     return {
       kernel: kernel.name,
       calls: copies.map(({ v, s }) =>

@@ -14,6 +14,8 @@ import type {
   Backend,
   ConvertOperands,
   MergeOperands,
+  PreparedAttention,
+  PreparedRun,
   Storage,
 } from "../backend.ts";
 import type { ConvertProblem } from "../convert_problem.ts";
@@ -125,6 +127,19 @@ export class WasmBackend implements Backend {
         lse: operands.lse ? handleOf(operands.lse) : 0,
         tables: upload(attentionTables(problem), "the tables of requests and pages"),
       }));
+  }
+
+  prepare(): PreparedAttention {
+    let planned: AttentionProblem;
+    const plan = (problem: AttentionProblem) => {
+      planned = problem;
+    };
+    const begin = (): PreparedRun => {
+      const problem = planned;
+      // Tables are as quickly written as kept.
+      return { run: (operands) => this.attend(problem, operands), end() {} };
+    };
+    return { plan, update: plan, begin, release() {} };
   }
 
   async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {

@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { AttentionProblem, MergeProblem } from "../attention_problem.ts";
+import type { AttentionProblem, CacheStrides, MergeProblem } from "../attention_problem.ts";
+import { bytesPerElement } from "../dtype.ts";
 import { WASM_DTYPE } from "./wasm_module.ts";
 
 /** Blocks of WASM memory that one call of attention works on; 0 is none. */
@@ -49,6 +50,7 @@ export function attentionDescriptor(
     (rope ? ROTATED : 0);
   const tables = tableOffsets(problem);
   const kvDtype = WASM_DTYPE[problem.kvDtype];
+  const startOf = ({ offset = 0 }: CacheStrides) => offset * bytesPerElement(problem.kvDtype);
   return Uint32Array.of(
     problem.numRequests,
     problem.numQoHeads,
@@ -59,8 +61,8 @@ export function attentionDescriptor(
     ...[handles.tables, tables.heads],
     problem.pageSize,
     ...[handles.q, byteOffset, WASM_DTYPE[problem.qDtype], qStrides.token, qStrides.head],
-    ...[handles.k, byteOffset, kvDtype, kStrides.page, kStrides.token, kStrides.head],
-    ...[handles.v, byteOffset, kvDtype, vStrides.page, vStrides.token, vStrides.head],
+    ...[handles.k, startOf(kStrides), kvDtype, kStrides.page, kStrides.token, kStrides.head],
+    ...[handles.v, startOf(vStrides), kvDtype, vStrides.page, vStrides.token, vStrides.head],
     ...[handles.out, byteOffset, WASM_DTYPE[problem.outDtype], outStrides.token, outStrides.head],
     ...[handles.lse, byteOffset],
     ...[handles.tables, tables.requests],

@@ -12,6 +12,7 @@ import type {
   Backend,
   ConvertOperands,
   MergeOperands,
+  PreparedAttention,
 } from "../backend.ts";
 import type { ConvertProblem } from "../convert_problem.ts";
 import type { DeviceLostError } from "../errors.ts";
@@ -25,6 +26,7 @@ import { LossGuard } from "./gpu_errors.ts";
 import { KernelCache } from "./kernels.ts";
 import { runMerge } from "./merge.ts";
 import { runPrefill } from "./prefill.ts";
+import { PreparedOnGpu } from "./prepared.ts";
 import { Profiler } from "./profiler.ts";
 import { runQuantize } from "./quantize.ts";
 import { Readback } from "./readback.ts";
@@ -149,6 +151,10 @@ export class WebGpuBackend implements Backend, GpuContext {
     this.guard.check();
     const run = isDecode(problem) ? runDecode : runPrefill;
     await run(this, problem, operands);
+  }
+
+  prepare(): PreparedAttention {
+    return new PreparedOnGpu(this);
   }
 
   async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {

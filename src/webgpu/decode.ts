@@ -7,13 +7,14 @@
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import type { AttentionOperands } from "../backend.ts";
-import { type GpuStorage, scratchBuffer, smallBuffer } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
 import { type DecodePlan, planDecode } from "./decode_plan.ts";
 import { longestRequest, paramWords, tableWords } from "./decode_tables.ts";
 import { type Dispatch, submit } from "./dispatch.ts";
 import type { Kernel } from "./kernels.ts";
-import { mergeDispatch } from "./merge.ts";
+import { type Memory, temporaryMemory } from "./memory.ts";
+import { mergeResources } from "./merge.ts";
+import { bindTemplate, type OperandSlot, type Template } from "./templates.ts";
 
 /** The compiled kernels of a plan. */
 export interface DecodeKernels {
@@ -57,61 +58,71 @@ export async function compileDecode(
 
 /** A plan's dispatches, bound to operands; new buffers are entered in `temporary`. */
 export function decodeDispatches(
-  { device, ropeTables }: GpuContext,
+  context: GpuContext,
   plan: DecodePlan,
   kernels: DecodeKernels,
   problem: AttentionProblem,
   operands: AttentionOperands,
   temporary: GPUBuffer[],
 ): Dispatch[] {
-  const own = (buffer: GPUBuffer): GPUBufferBinding => {
-    temporary.push(buffer);
-    return { buffer };
-  };
+  const memory = temporaryMemory(context.device, temporary);
+  const compiled = new Map([[plan.kernel, kernels.decode]]);
+  if (plan.split) compiled.set(plan.split.merge.kernel, kernels.merge!);
+  // The layout is the same with and without lse; without it, nothing is written there.
+  const noLse = memory.scratch("no lse", 16);
+  return decodeTemplates(context, plan, problem, memory, operands.lse !== null)
+    .map((template) => bindTemplate(template, compiled, operands, noLse));
+}
+
+/** A plan's dispatches without their operands; `writeLse` says whether lse is wanted. */
+export function decodeTemplates(
+  { ropeTables }: GpuContext,
+  plan: DecodePlan,
+  problem: AttentionProblem,
+  memory: Memory,
+  writeLse: boolean,
+): Template[] {
   const { numQoHeads, headDim, rope, pageTable } = problem;
-  const [q, k, v, out] = [operands.q, operands.k, operands.v, operands.out]
-    .map((storage) => storage as GpuStorage);
-  const lse = operands.lse as GpuStorage | null;
-  const unused = own(smallBuffer(device, "storage", "unused", new Uint32Array(4)));
+  const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
-  const pages = pageTable ? own(smallBuffer(device, "storage", "page table", pageTable)) : unused;
+  const pages = pageTable ? memory.words("storage", "page table", pageTable) : unused;
+  const [out, lse]: OperandSlot[] = [{ operand: "out" }, { operand: "lse" }];
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
-  const results = plan.split
-    ? [
-      own(scratchBuffer(device, "partial out", states * headDim * 4)),
-      own(scratchBuffer(device, "partial lse", states * 4)),
-    ]
-    // The layout is the same with and without lse; without it, nothing is written there.
-    : [out.binding, lse?.binding ?? own(scratchBuffer(device, "no lse", 16))];
-
-  const dispatches = plan.dispatches.map((dispatch): Dispatch => {
+  const partial = plan.split && {
+    out: memory.scratch("partial out", states * headDim * 4),
+    lse: memory.scratch("partial lse", states * 4),
+  };
+  const templates = plan.dispatches.map((dispatch): Template => {
     const params = paramWords(problem, plan, dispatch, {
-      writeLse: lse !== null,
+      writeLse,
       ropeCoarse: turns?.coarse ?? 0,
     });
     return {
-      kernel: kernels.decode,
+      kernel: plan.kernel,
       resources: [
-        own(smallBuffer(device, "uniform", "params", params)),
-        own(smallBuffer(device, "storage", "tables", tableWords(problem, dispatch.stretches))),
-        q.binding,
-        k.window(dispatch.windows?.k),
-        v.window(dispatch.windows?.v),
-        ...results,
+        memory.words("uniform", "params", params),
+        memory.words("storage", "tables", tableWords(problem, dispatch.stretches)),
+        { operand: "q" },
+        { operand: "k", window: dispatch.windows?.k },
+        { operand: "v", window: dispatch.windows?.v },
+        partial?.out ?? out,
+        partial?.lse ?? lse,
         pages,
         turns ? { buffer: turns.buffer } : unused,
       ],
       grid: dispatch.grid,
     };
   });
-  if (!plan.split) return dispatches;
-  const sources = { vA: results[0], sA: results[1], vB: results[0], sB: results[1] };
-  const merge = mergeDispatch(device, plan.split.merge, kernels.merge!, {
+  if (!plan.split || !partial) return templates;
+  const { merge } = plan.split;
+  const sources = { vA: partial.out, sA: partial.lse, vB: partial.out, sB: partial.lse };
+  const resources = mergeResources(memory, merge, {
     ...sources,
-    out: out.binding,
-    lse: lse?.binding ?? null,
+    out,
+    lse,
+    writeLse,
     sinks: problem.sinks,
-  }, temporary);
-  return [...dispatches, merge];
+  });
+  return [...templates, { kernel: merge.kernel, resources, grid: merge.grid }];
 }

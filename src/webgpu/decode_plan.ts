@@ -33,6 +33,9 @@ export interface DecodePlan {
   } | null;
 }
 
+/** Where the tokens of a region end that has all tokens of its pages. */
+const ALL_TOKENS = 2 ** 32 - 1;
+
 /** One dispatch of shaders/decode.wgsl. */
 export interface DecodeDispatch {
   readonly stretches: readonly Stretch[];
@@ -110,7 +113,12 @@ function assignRows(
     first += counts[request];
   }
   const withRows = (list: readonly KeyRange[]) =>
-    list.map((range): Stretch => ({ ...range, outRow: next[range.request]++ }));
+    list.map(({ request, first, end }): Stretch => ({
+      request,
+      first,
+      end,
+      outRow: next[request]++,
+    }));
   return new Map([...lists].map(([key, list]) => [key, withRows(list)]));
 }
 
@@ -138,7 +146,7 @@ function planStretches(
     stepKeys: shape.stepKeys,
   });
   return ({ pages, tokens }) =>
-    stretches.flatMap((stretch): KeyRange[] => {
+    tokens[1] === ALL_TOKENS ? stretches : stretches.flatMap((stretch): KeyRange[] => {
       const page = requests[stretch.request * REQUEST_WORDS + 3];
       if (problem.pageTable === null && (page < pages[0] || page >= pages[1])) return [];
       const first = Math.max(stretch.first, tokens[0]);
@@ -160,7 +168,8 @@ function planRegions(problem: AttentionProblem, capabilities: Capabilities): Reg
     tokens = Math.max(tokens, requests[at + 2]);
   }
   if (pageTable !== null) {
-    pages = pageTable.reduce((most, page) => Math.max(most, page + 1), 1);
+    pages = 1;
+    for (const page of pageTable) if (page >= pages) pages = page + 1;
     tokens = Math.min(tokens, problem.pageSize);
   }
   const whole: Region = { pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] };
@@ -176,7 +185,7 @@ function planRegions(problem: AttentionProblem, capabilities: Capabilities): Reg
       hint: "Split the pages over several caches.",
     });
   }
-  return pageTable === null ? regions : [{ ...whole, tokens: [0, 2 ** 32 - 1] }];
+  return pageTable === null ? regions : [{ ...whole, tokens: [0, ALL_TOKENS] }];
 }
 
 function windowOptions(

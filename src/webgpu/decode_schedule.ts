@@ -30,8 +30,8 @@ export interface ScheduleOptions {
  */
 const WORKGROUP_COST = 128;
 const MERGE_COST = 100;
-/** Stretches, times workgroups that take them, from which on a candidate is judged by its mean load. */
-const MOST_STEPS = 50_000;
+/** Stretches from which on a candidate is judged by its mean load. */
+const MOST_STRETCHES = 5000;
 
 /** Rounds of the device that are tried: each workgroup takes so many stretches, about. */
 const MOST_ROUNDS = 6;
@@ -49,18 +49,27 @@ export function scheduleKeys(
   options: ScheduleOptions,
 ): readonly KeyRange[] {
   const { minKeys, stepKeys } = options;
-  const longest = ranges.reduce((most, { first, end }) => Math.max(most, end - first), 0);
-  let best = cutKeys(ranges, longest, stepKeys);
-  let bestCost = makespan(best, options);
+  let longest = 0;
+  let total = 0;
+  for (const { first, end } of ranges) {
+    longest = Math.max(longest, end - first);
+    total += end - first;
+  }
+  const takers = takersOf(options);
+  const costOf = (most: number) => makespanOf(stretchLengths(ranges, most, stepKeys), takers);
+  let best = longest;
+  let bestCost = costOf(longest);
   for (let rounds = 1; rounds <= MOST_ROUNDS; rounds++) {
-    const most = Math.max(minKeys, fillingKeys(ranges, rounds * takersOf(options), longest));
+    // No schedule of so many stretches is better than an even one, and more stretches cost more.
+    const count = Math.max(ranges.length, (rounds - 1) * takers);
+    if ((total + count * WORKGROUP_COST) / takers + MERGE_COST >= bestCost) break;
+    const most = Math.max(minKeys, fillingKeys(ranges, rounds * takers, longest));
     if (most >= longest) continue;
-    const stretches = cutKeys(ranges, most, stepKeys);
-    const cost = makespan(stretches, options) + MERGE_COST;
-    if (cost < bestCost) [best, bestCost] = [stretches, cost];
+    const cost = costOf(most) + MERGE_COST;
+    if (cost < bestCost) [best, bestCost] = [most, cost];
     if (most === minKeys) break;
   }
-  return best;
+  return cutKeys(ranges, best, stepKeys);
 }
 
 /** Stretches that are computed at once: all KV heads of a stretch take the same time. */
@@ -86,19 +95,51 @@ function fillingKeys(ranges: readonly KeyRange[], count: number, longest: number
 
 /** When the last of the stretches, which come longest first, is done, in keys. */
 export function makespan(stretches: readonly KeyRange[], options: ScheduleOptions): number {
-  const costs = stretches.map(({ first, end }) => end - first + WORKGROUP_COST);
-  const takers = takersOf(options);
-  if (stretches.length <= takers) return costs[0] ?? 0;
-  if (stretches.length * takers > MOST_STEPS) {
-    return costs.reduce((sum, cost) => sum + cost, 0) / takers + costs[0] / 2;
+  return makespanOf(
+    Float64Array.from(stretches, ({ first, end }) => end - first),
+    takersOf(options),
+  );
+}
+
+function makespanOf(lengths: Float64Array, takers: number): number {
+  if (lengths.length === 0) return 0;
+  if (lengths.length <= takers) return lengths[0] + WORKGROUP_COST;
+  if (lengths.length > MOST_STRETCHES) {
+    const sum = lengths.reduce((sum, length) => sum + length + WORKGROUP_COST, 0);
+    return sum / takers + (lengths[0] + WORKGROUP_COST) / 2;
   }
-  const busyUntil = new Float64Array(takers);
-  for (const cost of costs) {
-    let free = 0;
-    for (let i = 1; i < takers; i++) if (busyUntil[i] < busyUntil[free]) free = i;
-    busyUntil[free] += cost;
+  // A heap of the takers by when they are free.
+  const free = new Float64Array(takers);
+  let last = 0;
+  for (const length of lengths) {
+    const until = free[0] + length + WORKGROUP_COST;
+    last = Math.max(last, until);
+    let at = 0;
+    for (let child = 1; child < takers; child = 2 * at + 1) {
+      if (child + 1 < takers && free[child + 1] < free[child]) child++;
+      if (free[child] >= until) break;
+      free[at] = free[child];
+      at = child;
+    }
+    free[at] = until;
   }
-  return Math.max(...busyUntil);
+  return last;
+}
+
+/** The lengths of the stretches of {@linkcode cutKeys}, the longest first. */
+function stretchLengths(
+  ranges: readonly KeyRange[],
+  most: number,
+  stepKeys: number,
+): Float64Array {
+  const lengths: number[] = [];
+  for (const { first, end } of ranges) {
+    const length = stretchKeys(end - first, most, stepKeys);
+    let left = end - first;
+    for (; left > length; left -= length) lengths.push(length);
+    lengths.push(left);
+  }
+  return Float64Array.from(lengths).sort().reverse();
 }
 
 /** The keys of each of the equal stretches that a range is cut into, none longer than `most`. */

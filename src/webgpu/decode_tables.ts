@@ -25,7 +25,9 @@ export function paramWords(
   const { pieceElements } = shape;
   // A window's offset is a multiple of any piece.
   const elementBytes = shape.pieceWords * 4 / pieceElements;
-  const base = (name: "k" | "v") => (dispatch.windows?.[name].offset ?? 0) / elementBytes;
+  // Where the binding begins, counted from the first page; u32 wraps as it should where it is before.
+  const base = (name: "k" | "v") =>
+    (dispatch.windows?.[name].offset ?? 0) / elementBytes - ((name === "k" ? k : v).offset ?? 0);
   const pieces = (elements: number) => elements / pieceElements;
   const words = Uint32Array.of(
     dispatch.numWork,
@@ -66,6 +68,37 @@ export function tableWords(
   });
   words.set(headWords(problem), heads);
   return words;
+}
+
+/**
+ * A plan for the same problem with other lengths, where only the last stretches of requests end
+ * elsewhere; null where it takes a new plan.
+ */
+export function withLengths(
+  before: AttentionProblem,
+  { requests, numRequests }: AttentionProblem,
+  plan: DecodePlan,
+): DecodePlan | null {
+  if (before.numRequests !== numRequests || before.windowLeft !== null || before.rope) return null;
+  if (plan.dispatches.some(({ windows }) => windows !== null)) return null;
+  const lengthOf = (words: Uint32Array, request: number) => words[request * REQUEST_WORDS + 2];
+  let fits = true;
+  const dispatches = plan.dispatches.map((dispatch) => ({
+    ...dispatch,
+    stretches: dispatch.stretches.map((stretch) => {
+      const { request, first, end } = stretch;
+      const old = lengthOf(before.requests, request);
+      const length = lengthOf(requests, request);
+      if (end !== old) {
+        fits &&= end <= length;
+        return stretch;
+      }
+      // A last stretch that grew by half is better split elsewhere.
+      fits &&= length === old || (first < length && length - first <= 1.5 * (end - first) + 64);
+      return length === old ? stretch : { ...stretch, end: length };
+    }),
+  }));
+  return fits ? { ...plan, dispatches } : null;
 }
 
 /** An entry for each query head, as shaders/params.wgsl has it. */

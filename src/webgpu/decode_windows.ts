@@ -63,7 +63,8 @@ export function windowOf(
   { strides, headDim, elementBytes, alignment }: WindowOptions,
 ): Window {
   const row = (page: number, token: number, head: number) =>
-    (page * strides.page + token * strides.token + head * strides.head) * elementBytes;
+    elementBytes *
+    ((strides.offset ?? 0) + page * strides.page + token * strides.token + head * strides.head);
   const first = row(pages[0], tokens[0], heads[0]);
   const end = row(pages[1] - 1, tokens[1] - 1, heads[1] - 1) + headDim * elementBytes;
   const offset = Math.floor(first / alignment) * alignment;

@@ -14,21 +14,27 @@ export interface Dispatch {
   /** In the order of the kernel's bindings. */
   readonly resources: readonly GPUBufferBinding[];
   readonly grid: readonly [number, number];
+  /** The bind group of `resources`, where it is kept. */
+  readonly group?: GPUBindGroup;
+}
+
+/** The bind group of a dispatch. */
+export function groupOf(
+  device: GPUDevice,
+  { kernel, resources }: Pick<Dispatch, "kernel" | "resources">,
+): GPUBindGroup {
+  return device.createBindGroup({
+    label: kernel.name,
+    layout: kernel.layout,
+    entries: resources.map((resource, binding) => ({ binding, resource })),
+  });
 }
 
 /** Records `dispatch` in a compute pass. */
 export function record(device: GPUDevice, pass: GPUComputePassEncoder, dispatch: Dispatch): void {
-  const { kernel, resources, grid } = dispatch;
-  pass.setPipeline(kernel.pipeline);
-  pass.setBindGroup(
-    0,
-    device.createBindGroup({
-      label: kernel.name,
-      layout: kernel.layout,
-      entries: resources.map((resource, binding) => ({ binding, resource })),
-    }),
-  );
-  pass.dispatchWorkgroups(...grid);
+  pass.setPipeline(dispatch.kernel.pipeline);
+  pass.setBindGroup(0, dispatch.group ?? groupOf(device, dispatch));
+  pass.dispatchWorkgroups(...dispatch.grid);
 }
 
 /**
@@ -65,7 +71,20 @@ export async function submit(
   for (const timing of report) timing();
 }
 
-function recordPass(
+/** Runs dispatches that ran before with the same buffers: what could be wrong was heard of then. */
+export function submitQuickly(
+  { device, guard }: GpuContext,
+  subject: string,
+  dispatches: readonly Dispatch[],
+): void {
+  guard.check();
+  const encoder = device.createCommandEncoder({ label: subject });
+  recordPass(device, encoder, dispatches, {});
+  device.queue.submit([encoder.finish()]);
+}
+
+/** Records dispatches in a pass of their own. */
+export function recordPass(
   device: GPUDevice,
   encoder: GPUCommandEncoder,
   dispatches: readonly Dispatch[],

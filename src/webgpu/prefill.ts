@@ -7,14 +7,15 @@
 
 import type { AttentionProblem } from "../attention_problem.ts";
 import type { AttentionOperands } from "../backend.ts";
-import { type GpuStorage, scratchBuffer, smallBuffer } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
 import { longestRequest } from "./decode_tables.ts";
 import { type Dispatch, submit } from "./dispatch.ts";
 import type { Kernel } from "./kernels.ts";
-import { mergeDispatch } from "./merge.ts";
+import { type Memory, temporaryMemory } from "./memory.ts";
+import { mergeResources } from "./merge.ts";
 import { planPrefill, type PrefillPlan } from "./prefill_plan.ts";
 import { paramWords, tableWords } from "./prefill_tables.ts";
+import { bindTemplate, type OperandSlot, type Template } from "./templates.ts";
 
 /** The compiled kernels of a plan. */
 export interface PrefillKernels {
@@ -62,60 +63,71 @@ export async function compilePrefill(
 
 /** A plan's dispatches, bound to operands; new buffers are entered in `temporary`. */
 export function prefillDispatches(
-  { device, ropeTables }: GpuContext,
+  context: GpuContext,
   plan: PrefillPlan,
   kernels: PrefillKernels,
   problem: AttentionProblem,
   operands: AttentionOperands,
   temporary: GPUBuffer[],
 ): Dispatch[] {
-  const own = (buffer: GPUBuffer): GPUBufferBinding => {
-    temporary.push(buffer);
-    return { buffer };
-  };
+  const memory = temporaryMemory(context.device, temporary);
+  const compiled = new Map([[plan.kernel, kernels.prefill]]);
+  if (plan.split) compiled.set(plan.split.merge.kernel, kernels.merge!);
+  // The layout is the same with and without lse; without it, nothing is written there.
+  const noLse = memory.scratch("no lse", 16);
+  return prefillTemplates(context, plan, problem, memory, operands.lse !== null)
+    .map((template) => bindTemplate(template, compiled, operands, noLse));
+}
+
+/** A plan's dispatches without their operands; `writeLse` says whether lse is wanted. */
+export function prefillTemplates(
+  { ropeTables }: GpuContext,
+  plan: PrefillPlan,
+  problem: AttentionProblem,
+  memory: Memory,
+  writeLse: boolean,
+): Template[] {
   const { numQoHeads, headDim, headDimV, rope, pageTable } = problem;
-  const [q, k, v, out] = [operands.q, operands.k, operands.v, operands.out]
-    .map((storage) => (storage as GpuStorage).binding);
-  const lse = operands.lse as GpuStorage | null;
-  const unused = own(smallBuffer(device, "storage", "unused", new Uint32Array(4)));
+  const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
-  const pages = pageTable ? own(smallBuffer(device, "storage", "page table", pageTable)) : unused;
+  const pages = pageTable ? memory.words("storage", "page table", pageTable) : unused;
+  const [out, lse]: OperandSlot[] = [{ operand: "out" }, { operand: "lse" }];
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
-  const results = plan.split
-    ? [
-      own(scratchBuffer(device, "partial out", states * headDimV * 4)),
-      own(scratchBuffer(device, "partial lse", states * 4)),
-    ]
-    // The layout is the same with and without lse; without it, nothing is written there.
-    : [out, lse?.binding ?? own(scratchBuffer(device, "no lse", 16))];
-
-  const dispatches = plan.dispatches.map((dispatch): Dispatch => {
+  const partial = plan.split && {
+    out: memory.scratch("partial out", states * headDimV * 4),
+    lse: memory.scratch("partial lse", states * 4),
+  };
+  const templates = plan.dispatches.map((dispatch): Template => {
     const params = paramWords(problem, plan, dispatch, {
-      writeLse: lse !== null,
+      writeLse,
       ropeCoarse: turns?.coarse ?? 0,
     });
-    const tables = tableWords(problem, plan, dispatch);
     return {
-      kernel: kernels.prefill,
+      kernel: plan.kernel,
       resources: [
-        own(smallBuffer(device, "uniform", "params", params)),
-        own(smallBuffer(device, "storage", "tables", tables)),
-        ...[q, k, v],
-        ...results,
+        memory.words("uniform", "params", params),
+        memory.words("storage", "tables", tableWords(problem, plan, dispatch)),
+        { operand: "q" },
+        { operand: "k" },
+        { operand: "v" },
+        partial?.out ?? out,
+        partial?.lse ?? lse,
         pages,
         turns ? { buffer: turns.buffer } : unused,
       ],
       grid: dispatch.grid,
     };
   });
-  if (!plan.split) return dispatches;
-  const sources = { vA: results[0], sA: results[1], vB: results[0], sB: results[1] };
-  const merge = mergeDispatch(device, plan.split.merge, kernels.merge!, {
+  if (!plan.split || !partial) return templates;
+  const { merge } = plan.split;
+  const sources = { vA: partial.out, sA: partial.lse, vB: partial.out, sB: partial.lse };
+  const resources = mergeResources(memory, merge, {
     ...sources,
     out,
-    lse: lse?.binding ?? null,
+    lse,
+    writeLse,
     sinks: problem.sinks,
-  }, temporary);
-  return [...dispatches, merge];
+  });
+  return [...templates, { kernel: merge.kernel, resources, grid: merge.grid }];
 }

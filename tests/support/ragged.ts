@@ -11,7 +11,9 @@ import { cacheShapes, type MaskForm, maskOptions, masksOf, type PrefillInputs } 
 import type { Stored } from "./storage.ts";
 
 /** The lengths of a case's requests. */
-function lengthsOf(p: AttentionCase): { qoLens: readonly number[]; kvLens: readonly number[] } {
+export function lengthsOf(
+  p: AttentionCase,
+): { qoLens: readonly number[]; kvLens: readonly number[] } {
   const all = (length: number) => new Array<number>(p.numRequests).fill(length);
   return { qoLens: p.qoLens ?? all(p.numQueries ?? 1), kvLens: p.kvLens ?? all(p.maxKvLen) };
 }
@@ -23,7 +25,7 @@ export function indptrOf(lengths: readonly number[]): number[] {
 }
 
 /** Copies rows of `size` elements: `sources` are the rows to take. */
-function gatherRows(stored: Stored, sources: readonly number[], size: number): Uint8Array {
+export function gatherRows(stored: Stored, sources: readonly number[], size: number): Uint8Array {
   const bytes = size * stored.bytes.length / stored.values.length;
   const gathered = new Uint8Array(sources.length * bytes);
   sources.forEach((source, row) =>
@@ -33,7 +35,7 @@ function gatherRows(stored: Stored, sources: readonly number[], size: number): U
 }
 
 /** The rows of a padded tensor that its lengths leave. */
-function rowsInUse(lengths: readonly number[], room: number): number[] {
+export function rowsInUse(lengths: readonly number[], room: number): number[] {
   return lengths.flatMap((length, request) => Array.from({ length }, (_, i) => request * room + i));
 }
 
@@ -60,16 +62,10 @@ export async function runRagged(
   const { qoLens, kvLens } = lengthsOf(p);
   const [qoIndptr, kvIndptr] = [indptrOf(qoLens), indptrOf(kvLens)];
   const [qoRows, kvRows] = [qoIndptr[qoIndptr.length - 1], kvIndptr[kvIndptr.length - 1]];
-  const masks = masksOf(p)?.map((mask, request) =>
-    Array.from(
-      { length: qoLens[request] },
-      (_, i) => mask.slice(i * p.maxKvLen, i * p.maxKvLen + kvLens[request]),
-    ).flat()
-  ) ?? null;
-  const prefill = new BatchPrefillWithRaggedKvCache(device, { kvLayout: p.kvLayout });
+  using prefill = new BatchPrefillWithRaggedKvCache(device, { kvLayout: p.kvLayout });
   prefill.plan({
     ...optionsOf(p),
-    ...maskOptions(masks, form),
+    ...maskOptions(masksInUse(p), form),
     causal: p.causal,
     qoIndptr,
     kvIndptr,
@@ -94,14 +90,34 @@ export async function runRagged(
   const result = await prefill.run(qTensor, kTensor, vTensor, { returnLse: true });
   using outTensor = result.out;
   using lseTensor = result.lse;
-  const [ragged, raggedLse] = [await outTensor.read(), await lseTensor.read()];
-  const rows = p.numRequests * numQueries;
-  const out = new Float32Array(rows * numQoHeads * headDimV);
-  const lse = new Float32Array(rows * numQoHeads).fill(-Infinity);
+  return padRows(p, queries, await outTensor.read(), await lseTensor.read());
+}
+
+/** The masks of a case without what lies behind its lengths. */
+export function masksInUse(p: AttentionCase): readonly boolean[][] | null {
+  const { qoLens, kvLens } = lengthsOf(p);
+  return masksOf(p)?.map((mask, request) =>
+    Array.from(
+      { length: qoLens[request] },
+      (_, i) => mask.slice(i * p.maxKvLen, i * p.maxKvLen + kvLens[request]),
+    ).flat()
+  ) ?? null;
+}
+
+/** Rows of results at the places that they have in a padded answer. */
+export function padRows(
+  { numRequests, numQueries = 1, numQoHeads, headDim, headDimV = headDim }: AttentionCase,
+  queries: readonly number[],
+  rows: Float32Array,
+  rowsLse: Float32Array,
+): DecodeAnswer {
+  const all = numRequests * numQueries;
+  const out = new Float32Array(all * numQoHeads * headDimV);
+  const lse = new Float32Array(all * numQoHeads).fill(-Infinity);
   queries.forEach((row, i) => {
     const size = numQoHeads * headDimV;
-    out.set(ragged.subarray(i * size, (i + 1) * size), row * size);
-    lse.set(raggedLse.subarray(i * numQoHeads, (i + 1) * numQoHeads), row * numQoHeads);
+    out.set(rows.subarray(i * size, (i + 1) * size), row * size);
+    lse.set(rowsLse.subarray(i * numQoHeads, (i + 1) * numQoHeads), row * numQoHeads);
   });
   return { out, lse };
 }

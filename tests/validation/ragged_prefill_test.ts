@@ -208,7 +208,14 @@ onEachBackend("run() refuses bad options and results", async (device) => {
   using small = device.empty([9, 6], "float32");
   using half = device.empty([9, 6, 8], "float16");
   const cases: readonly [label: string, object, kind: ErrorKind, subject: string, RegExp][] = [
-    ["an unknown option", { encoder: 1 }, "OptionError", "options.encoder", /returnLse, out, lse/],
+    ["an unknown option", { stream: 1 }, "OptionError", "options.stream", /returnLse, out, lse/],
+    [
+      "no encoder",
+      { encoder: 1 },
+      "OptionError",
+      "options.encoder",
+      /GPUCommandEncoder|WASM backend/,
+    ],
     ["no boolean", { returnLse: 1 }, "OptionError", "options.returnLse", /true or false/],
     ["lse unasked", { lse }, "OptionError", "options.lse", /expected returnLse: true/],
     ["null", { out: null }, "OptionError", "out", /expected a tensor/],

@@ -1,0 +1,243 @@
+/**
+ * Attention over a paged cache: from what `plan` is given to an {@linkcode AttentionProblem}, and what
+ * `run` must be given then. Pure.
+ *
+ * @module
+ */
+
+import { type AttentionProblem, REQUEST_WORDS } from "./attention_problem.ts";
+import { checkVisibility } from "./attention_mask.ts";
+import { checkVariant } from "./attention_variant.ts";
+import {
+  type AttentionSettings,
+  checkAttentionOptions,
+  PLANNED_DECODE_OPTIONS,
+  PLANNED_PREFILL_OPTIONS,
+} from "./attention_options.ts";
+import { type CachePages, cachePages } from "./cache_pages.ts";
+import type { DType } from "./dtype.ts";
+import { OptionError, PlanError } from "./errors.ts";
+import { checkIndptr, lengthsOf } from "./lengths.ts";
+import { checkNames } from "./option_checks.ts";
+import type { KvLayout, PagedDecodePlan, PagedPrefillPlan, PagedSizes } from "./options.ts";
+import {
+  checkLastPageLens,
+  checkPageTable,
+  type PageArrayNames,
+  pagedLengths,
+  type PageTable,
+} from "./page_indices.ts";
+import {
+  checkPlanDtype,
+  checkPlanSize,
+  checkPlanSizes,
+  type PlannedTensors,
+} from "./plan_checks.ts";
+import { show } from "./shape.ts";
+
+/** A plan that is known to be right. */
+export interface PagedPlan {
+  /** For a cache of one tensor, or where v's rows are of another length, a pair. */
+  readonly problem: AttentionProblem;
+  readonly tensors: PlannedTensors<"q" | "out" | "lse">;
+  /** What the cache must be, but for its number of pages. */
+  readonly cache: CachePages;
+  readonly table: PageTable;
+  /** The largest page number, and the request that has it; -1 where there is none. */
+  readonly lastPage: number;
+  readonly lastPageOf: number;
+}
+
+const SIZE_NAMES = ["numQoHeads", "numKvHeads", "headDim", "pageSize", "qDtype", "kvDtype"];
+const DECODE_NAMES = ["indptr", "indices", "lastPageLen", ...SIZE_NAMES, ...PLANNED_DECODE_OPTIONS];
+const PREFILL_NAMES = [
+  "qoIndptr",
+  "pagedKvIndptr",
+  "pagedKvIndices",
+  "pagedKvLastPageLen",
+  "headDimV",
+  ...SIZE_NAMES,
+  ...PLANNED_PREFILL_OPTIONS,
+];
+const DECODE_TABLE: PageArrayNames = {
+  indptr: "options.indptr",
+  indices: "options.indices",
+  lastPageLen: "options.lastPageLen",
+};
+const PREFILL_TABLE: PageArrayNames = {
+  indptr: "options.pagedKvIndptr",
+  indices: "options.pagedKvIndices",
+  lastPageLen: "options.pagedKvLastPageLen",
+};
+/** How many pages a cache has is known at run only. */
+const ANY_PAGES = 2 ** 31;
+
+/** Checks what decode's `plan` is given. */
+export function pagedDecode(plan: PagedDecodePlan, layout: KvLayout): PagedPlan {
+  checkNames(plan, DECODE_NAMES);
+  const sizes = checkSizes(plan);
+  const { indptr, indices, lastPageLen } = plan;
+  const table = checkPageTable(DECODE_TABLE, { indptr, indices, lastPageLen }, {
+    numPages: ANY_PAGES,
+    pageSize: sizes.pageSize,
+  });
+  const settings = checkAttentionOptions(plan, sizes, sizes.qDtype);
+  const qoIndptr = table.indptr.map((_, i) => i);
+  return pagedPlan(sizes, settings, { causal: false, mask: null, variant: null }, {
+    layout,
+    qoIndptr,
+    table,
+  });
+}
+
+/** Checks what prefill's `plan` is given. */
+export function pagedPrefill(plan: PagedPrefillPlan, layout: KvLayout): PagedPlan {
+  checkNames(plan, PREFILL_NAMES);
+  const sizes = checkSizes(plan);
+  const qoIndptr = checkIndptr("options.qoIndptr", plan.qoIndptr);
+  const table = checkPageTable(PREFILL_TABLE, {
+    indptr: plan.pagedKvIndptr,
+    indices: plan.pagedKvIndices,
+    lastPageLen: plan.pagedKvLastPageLen,
+  }, { numPages: ANY_PAGES, pageSize: sizes.pageSize });
+  if (table.indptr.length !== qoIndptr.length) {
+    throw new OptionError("options.pagedKvIndptr", {
+      got: `${table.indptr.length} entries`,
+      expected: `${qoIndptr.length}, as many as qoIndptr has`,
+      hint: "Every request has its queries and its pages; either may be none.",
+    });
+  }
+  const settings = checkAttentionOptions(plan, sizes, sizes.qDtype);
+  const visibility = checkVisibility(
+    plan,
+    lengthsOf(qoIndptr).map((rows, i) => {
+      const kvLen = table.lengths[i];
+      return { rows, columns: kvLen, qoLen: rows, kvLen };
+    }),
+  );
+  return pagedPlan(sizes, settings, { ...visibility, ...checkVariant(plan) }, {
+    layout,
+    qoIndptr,
+    table,
+  });
+}
+
+/** The same plan after `lastPageLen` changed. Throws `OptionError`. */
+export function withLastPageLen(plan: PagedPlan, lastPageLen: ArrayLike<number>): PagedPlan {
+  const { table: { indptr, indices }, cache: { pageSize }, problem } = plan;
+  const lens = checkLastPageLens("lastPageLen", lastPageLen, indptr, pageSize);
+  const lengths = pagedLengths(indptr, lens, pageSize);
+  const requests = problem.requests.slice();
+  lengths.forEach((length, request) => requests[request * REQUEST_WORDS + 2] = length);
+  return { ...plan, table: { indptr, indices, lengths }, problem: { ...problem, requests } };
+}
+
+/** The problem over a cache that lies as this one does. */
+export function overCache(
+  plan: Pick<PagedPlan, "problem">,
+  { kStrides, vStrides, vOffset }: CachePages,
+): AttentionProblem {
+  return { ...plan.problem, kStrides, vStrides: { ...vStrides, offset: vOffset ?? 0 } };
+}
+
+/** Checks the cache of a run against the plan. Throws `PlanError`. */
+export function checkPlannedCache(
+  { cache: planned, lastPage, lastPageOf }: PagedPlan,
+  cache: CachePages,
+): void {
+  const hint = "Call plan() again for another cache.";
+  for (const name of ["pageSize", "numKvHeads", "headDim", "headDimV", "dtype"] as const) {
+    if (cache[name] === planned[name]) continue;
+    throw new PlanError("kvCache", {
+      got: `${name} ${show(cache[name])}`,
+      expected: `${show(planned[name])}, by the plan`,
+      hint: name === "pageSize" || name === "numKvHeads" ? `${hint} Look at kvLayout too.` : hint,
+    });
+  }
+  if (lastPage < cache.numPages) return;
+  throw new PlanError("kvCache", {
+    got: `${cache.numPages} pages, of which request ${lastPageOf} has page ${lastPage}`,
+    expected: `at least ${lastPage + 1}, by the plan's page numbers`,
+    hint: "Page numbers count from 0.",
+  });
+}
+
+type CheckedSizes = ReturnType<typeof checkSizes>;
+
+function checkSizes(plan: PagedSizes & { readonly headDimV?: number }) {
+  return {
+    ...checkPlanSizes(plan),
+    pageSize: checkPlanSize("options.pageSize", plan.pageSize),
+    qDtype: checkPlanDtype("options.qDtype", plan.qDtype),
+    kvDtype: checkPlanDtype("options.kvDtype", plan.kvDtype),
+  };
+}
+
+function pagedPlan(
+  { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype }: CheckedSizes,
+  settings: AttentionSettings,
+  seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
+  { layout, qoIndptr, table }: {
+    readonly layout: KvLayout;
+    readonly qoIndptr: readonly number[];
+    readonly table: PageTable;
+  },
+): PagedPlan {
+  const cache = likelyCache(layout, { pageSize, numKvHeads, headDim, headDimV, dtype: kvDtype });
+  const numRequests = qoIndptr.length - 1;
+  const requests = new Uint32Array(numRequests * REQUEST_WORDS);
+  for (let i = 0; i < numRequests; i++) {
+    const queries = qoIndptr[i + 1] - qoIndptr[i];
+    requests.set([qoIndptr[i], queries, table.lengths[i], table.indptr[i]], i * REQUEST_WORDS);
+  }
+  const rows = qoIndptr[numRequests];
+  let lastPage = -1;
+  for (const page of table.indices) if (page > lastPage) lastPage = page;
+  const at = table.indices.indexOf(lastPage);
+  const plan = {
+    problem: {
+      ...settings,
+      ...seen,
+      numRequests,
+      numQoHeads,
+      numKvHeads,
+      headDim,
+      headDimV,
+      qDtype,
+      kvDtype,
+      qStrides: { token: numQoHeads * headDim, head: headDim },
+      outStrides: { token: numQoHeads * headDimV, head: headDimV },
+      kStrides: cache.kStrides,
+      vStrides: cache.vStrides,
+      pageSize,
+      requests,
+      pageTable: Uint32Array.from(table.indices),
+    },
+    tensors: {
+      q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },
+      out: { shape: [rows, numQoHeads, headDimV], dtype: settings.outDtype },
+      lse: { shape: [rows, numQoHeads], dtype: "float32" as DType },
+    },
+    cache,
+    table,
+    lastPage,
+    lastPageOf: table.indptr.findIndex((_, request) => table.indptr[request + 1] > at),
+  };
+  return { ...plan, problem: overCache(plan, cache) };
+}
+
+/** How the cache of these sizes most likely lies: as one tensor, if that can be. */
+function likelyCache(
+  layout: KvLayout,
+  { pageSize, numKvHeads, headDim, headDimV, dtype }: Pick<
+    CachePages,
+    "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "dtype"
+  >,
+): CachePages {
+  const page = (dim: number) =>
+    layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
+  const shapes = headDim === headDimV
+    ? [[1, 2, ...page(headDim)]]
+    : [[1, ...page(headDim)], [1, ...page(headDimV)]];
+  return cachePages(shapes.map((shape) => ({ shape, dtype })), layout);
+}

@@ -1,0 +1,203 @@
+/**
+ * Attention that is planned once and runs often on WebGPU: tables, scratch and bind groups are kept, so
+ * that a run only records.
+ *
+ * @module
+ */
+
+import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import type { AttentionOperands, PreparedAttention, PreparedRun } from "../backend.ts";
+import type { GpuStorage } from "./buffers.ts";
+import type { GpuContext } from "./context.ts";
+import { decodeTemplates, isDecode } from "./decode.ts";
+import { type DecodePlan, planDecode } from "./decode_plan.ts";
+import { tableWords, withLengths } from "./decode_tables.ts";
+import { type Dispatch, groupOf, recordPass, submit, submitQuickly } from "./dispatch.ts";
+import type { Kernel, KernelRequest } from "./kernels.ts";
+import { ReusedMemory } from "./memory.ts";
+import { prefillTemplates } from "./prefill.ts";
+import { planPrefill } from "./prefill_plan.ts";
+import { bindTemplate, compileTemplates, type Template } from "./templates.ts";
+
+/** Operands whose bind groups are kept: one for each layer of a model, say. */
+const MOST_BOUND = 128;
+
+/** What is planned, with the memory that it is written to. */
+interface Planned {
+  readonly family: "decode" | "prefill";
+  readonly problem: AttentionProblem;
+  readonly memory: ReusedMemory;
+  readonly templates: readonly Template[];
+  readonly noLse: GPUBufferBinding;
+  readonly kernels: Promise<ReadonlyMap<KernelRequest, Kernel>>;
+  /** Decode's plan, whose lengths may change. */
+  readonly decode: DecodePlan | null;
+  /** Dispatches with their bind groups, by their operands. */
+  readonly bound: Map<string, readonly Dispatch[]>;
+}
+
+/** Planned attention on a GPU. */
+export class PreparedOnGpu implements PreparedAttention {
+  readonly #context: GpuContext;
+  #planned: Planned | null = null;
+  /** Runs under way by the memory that they read; memory that is no longer planned goes with its last. */
+  readonly #uses = new Map<ReusedMemory, number>();
+
+  constructor(context: GpuContext) {
+    this.#context = context;
+  }
+
+  plan(problem: AttentionProblem): void {
+    const context = this.#context;
+    context.guard.check();
+    const decode = isDecode(problem) ? planDecode(problem, context.capabilities) : null;
+    const prefill = decode ? null : planPrefill(problem, context.capabilities);
+    const memory = this.#freeMemory();
+    memory.begin();
+    const noLse = memory.scratch(
+      "lse that nobody reads",
+      4 * lseRows(problem) * problem.numQoHeads,
+    );
+    // lse is always written, if only there: a run with it and one without are the same.
+    const templates = decode
+      ? decodeTemplates(context, decode, problem, memory, true)
+      : prefillTemplates(context, prefill!, problem, memory, true);
+    const family = decode ? "decode" : "prefill";
+    const { reason } = (decode ?? prefill)!;
+    const kernels = this.#compile(templates, family, reason);
+    const bound = new Map<string, readonly Dispatch[]>();
+    this.#planned = { family, problem, memory, templates, noLse, kernels, decode, bound };
+  }
+
+  update(problem: AttentionProblem): void {
+    const planned = this.#planned!;
+    const moved = !this.#isUsed(planned.memory) && planned.decode &&
+      withLengths(planned.problem, problem, planned.decode);
+    if (!moved) {
+      this.plan(problem);
+      return;
+    }
+    // Nothing but the ends of stretches: tables are written anew, and all else stays.
+    moved.dispatches.forEach(({ stretches }, i) => {
+      const { buffer } = planned.templates[i].resources[1] as GPUBufferBinding;
+      this.#context.device.queue.writeBuffer(buffer, 0, tableWords(problem, stretches));
+    });
+    this.#planned = { ...planned, problem, decode: moved };
+  }
+
+  begin(): PreparedRun {
+    const planned = this.#planned!;
+    const { memory } = planned;
+    this.#uses.set(memory, (this.#uses.get(memory) ?? 0) + 1);
+    return {
+      run: (operands, encoder) => this.#run(planned, operands, encoder),
+      end: () => {
+        const uses = this.#uses.get(memory)! - 1;
+        if (uses > 0) this.#uses.set(memory, uses);
+        else this.#uses.delete(memory);
+        if (uses === 0 && this.#planned?.memory !== memory) memory.destroy();
+      },
+    };
+  }
+
+  release(): void {
+    const memory = this.#planned?.memory;
+    this.#planned = null;
+    if (memory && !this.#isUsed(memory)) memory.destroy();
+  }
+
+  async #run(
+    planned: Planned,
+    operands: AttentionOperands,
+    encoder: GPUCommandEncoder | null,
+  ): Promise<void> {
+    const context = this.#context;
+    const key = keyOf(operands);
+    const known = planned.bound.get(key);
+    if (known && !encoder && !context.profiler) {
+      submitQuickly(context, planned.family, known);
+      return;
+    }
+    const kernels = await planned.kernels;
+    context.guard.check();
+    if (planned.templates.length === 0) return;
+    // Bind groups are made within the error scopes of a submission where there is one.
+    const bind = () => this.#bind(planned, key, kernels, operands);
+    if (encoder) recordPass(context.device, encoder, bind(), {});
+    else await submit(context, planned.family, bind);
+  }
+
+  #bind(
+    { bound, templates, noLse }: Planned,
+    key: string,
+    kernels: ReadonlyMap<KernelRequest, Kernel>,
+    operands: AttentionOperands,
+  ): readonly Dispatch[] {
+    const known = bound.get(key);
+    if (known) return known;
+    if (bound.size >= MOST_BOUND) bound.clear();
+    const { device } = this.#context;
+    const dispatches = templates
+      .map((template) => bindTemplate(template, kernels, operands, noLse))
+      .map((dispatch) => ({ ...dispatch, group: groupOf(device, dispatch) }));
+    bound.set(key, dispatches);
+    return dispatches;
+  }
+
+  async #compile(
+    templates: readonly Template[],
+    family: string,
+    reason: string,
+  ): Promise<ReadonlyMap<KernelRequest, Kernel>> {
+    const compiling = compileTemplates(
+      this.#context.kernels,
+      templates.map(({ kernel }) => kernel),
+    );
+    // Whoever runs hears of a failure.
+    compiling.catch(() => {});
+    const kernels = await compiling;
+    [...kernels.values()].forEach(({ name }, i) => {
+      const [what, why] = i === 0 ? [family, reason] : ["merge", "keys are split"];
+      this.#context.noteChoice(what, name, why);
+    });
+    return kernels;
+  }
+
+  /** The memory of the plan before, unless a run still reads it. */
+  #freeMemory(): ReusedMemory {
+    const memory = this.#planned?.memory;
+    return memory && !this.#isUsed(memory) ? memory : new ReusedMemory(this.#context.device);
+  }
+
+  #isUsed(memory: ReusedMemory): boolean {
+    return this.#uses.has(memory);
+  }
+}
+
+/** Numbers of buffers, by which bind groups are found again. */
+const ids = new WeakMap<GPUBuffer, number>();
+let nextId = 0;
+
+function keyOf({ q, k, v, out, lse }: AttentionOperands): string {
+  let key = "";
+  for (const storage of [q, k, v, out, lse]) {
+    if (storage === null) {
+      key += "-;";
+      continue;
+    }
+    const { buffer, byteOffset, byteLength } = storage as GpuStorage;
+    let id = ids.get(buffer);
+    if (id === undefined) ids.set(buffer, id = nextId++);
+    key += `${id},${byteOffset},${byteLength};`;
+  }
+  return key;
+}
+
+/** Rows of lse. */
+function lseRows({ requests }: AttentionProblem): number {
+  let rows = 1;
+  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
+    rows = Math.max(rows, requests[at] + requests[at + 1]);
+  }
+  return rows;
+}

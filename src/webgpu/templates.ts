@@ -1,0 +1,55 @@
+/**
+ * Dispatches before they know their operands: what plans of attention become.
+ *
+ * @module
+ */
+
+import type { AttentionOperands } from "../backend.ts";
+import type { GpuStorage } from "./buffers.ts";
+import type { Window } from "./decode_windows.ts";
+import type { Dispatch } from "./dispatch.ts";
+import type { Kernel, KernelCache, KernelRequest } from "./kernels.ts";
+
+/** An operand of the call, or a part of it. */
+export interface OperandSlot {
+  readonly operand: keyof AttentionOperands;
+  readonly window?: Window;
+}
+
+/** A dispatch whose operands are open. */
+export interface Template {
+  readonly kernel: KernelRequest;
+  /** In the order of the kernel's bindings. */
+  readonly resources: readonly (GPUBufferBinding | OperandSlot)[];
+  readonly grid: readonly [number, number];
+}
+
+/** The kernels of templates, compiled or found in the cache. */
+export async function compileTemplates(
+  cache: KernelCache,
+  requests: Iterable<KernelRequest>,
+): Promise<ReadonlyMap<KernelRequest, Kernel>> {
+  const kernels = new Map<KernelRequest, Kernel>();
+  for (const request of requests) {
+    if (!kernels.has(request)) kernels.set(request, await cache.get(request));
+  }
+  return kernels;
+}
+
+/** A template with its operands; `noLse` stands for lse where the caller wants none. */
+export function bindTemplate(
+  { kernel, resources, grid }: Template,
+  kernels: ReadonlyMap<KernelRequest, Kernel>,
+  operands: AttentionOperands,
+  noLse: GPUBufferBinding,
+): Dispatch {
+  return {
+    kernel: kernels.get(kernel)!,
+    resources: resources.map((resource) => {
+      if (!("operand" in resource)) return resource;
+      const storage = operands[resource.operand] as GpuStorage | null;
+      return storage === null ? noLse : storage.window(resource.window);
+    }),
+    grid,
+  };
+}

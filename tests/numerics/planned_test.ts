@@ -1,0 +1,184 @@
+/** Planned paged calls: lengths that grow, encoders of the caller's, results in place, many runs. */
+
+import assert from "node:assert/strict";
+import { BatchDecodeWithPagedKvCache, type Device, type Tensor } from "@kvasir/attention";
+import { assertSameBits } from "../support/bits.ts";
+import { onEachBackend } from "../support/device.ts";
+import { normals } from "../support/values.ts";
+
+const BATCH = 5;
+const PLAN = {
+  indptr: [0, 3, 4, 9, 9, 11],
+  indices: [7, 2, 12, 0, 5, 4, 1, 11, 9, 3, 8],
+  lastPageLen: [3, 1, 8, 0, 5],
+  numQoHeads: 6,
+  numKvHeads: 2,
+  headDim: 16,
+  pageSize: 8,
+  qDtype: "float32",
+  kvDtype: "float32",
+} as const;
+const PAGES = 13;
+
+function tensorsOn(device: Device) {
+  const q = device.tensor(normals(BATCH * 96, 1), [BATCH, 6, 16], "float32");
+  const cache = device.tensor(normals(PAGES * 2 * 8 * 32, 2), [PAGES, 2, 8, 2, 16], "float32");
+  return { q, cache };
+}
+
+async function read(pending: Promise<Tensor> | Tensor) {
+  using out = await pending;
+  return await out.read();
+}
+
+onEachBackend("planned decode: growing lengths need no new plan", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  using grown = new BatchDecodeWithPagedKvCache(device);
+  using fresh = new BatchDecodeWithPagedKvCache(device);
+  grown.plan(PLAN);
+  for (const lastPageLen of [[4, 2, 8, 0, 6], [8, 8, 1, 0, 8], [1, 1, 1, 0, 1], PLAN.lastPageLen]) {
+    for (const options of [{}, { windowLeft: 9 }, { posEncodingMode: "ROPE_LLAMA" as const }]) {
+      grown.plan({ ...PLAN, ...options });
+      grown.updateLastPageLen(lastPageLen);
+      fresh.plan({ ...PLAN, ...options, lastPageLen });
+      assertSameBits(
+        await read(grown.run(q_, cache_)),
+        await read(fresh.run(q_, cache_)),
+        `${lastPageLen}, ${JSON.stringify(options)}`,
+      );
+    }
+  }
+  // A failed update changes nothing.
+  const before = await read(grown.run(q_, cache_));
+  for (
+    const bad of [[9, 1, 1, 0, 1], [0, 1, 1, 0, 1], [1, 1], "33303", [
+      1,
+      1,
+      1.5,
+      0,
+      1,
+    ]]
+  ) {
+    assert.throws(() => grown.updateLastPageLen(bad as number[]), { name: "OptionError" });
+  }
+  assertSameBits(await read(grown.run(q_, cache_)), before, "after failed updates");
+});
+
+onEachBackend("planned decode: a long request that grows stays split as it was", async (device) => {
+  using q = device.tensor(normals(96, 1), [1, 6, 16], "float32");
+  const pages = 400;
+  using cache = device.tensor(normals(pages * 2 * 8 * 32, 2), [pages, 2, 8, 2, 16], "float32");
+  const indices = Array.from({ length: pages }, (_, i) => (i * 7) % pages);
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  using fresh = new BatchDecodeWithPagedKvCache(device);
+  const plan = { ...PLAN, indptr: [0, pages], indices, lastPageLen: [1] };
+  decode.plan(plan);
+  for (let length = 2; length <= 8; length += 3) {
+    decode.updateLastPageLen([length]);
+    fresh.plan({ ...plan, lastPageLen: [length] });
+    const got = await read(decode.run(q, cache));
+    const wanted = await read(fresh.run(q, cache));
+    got.forEach((x, i) => assert.ok(Math.abs(x - wanted[i]) < 2e-6, `${length}: ${i}`));
+  }
+});
+
+onEachBackend("planned decode: a run has the plan of its call", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  decode.plan(PLAN);
+  const alone = await read(decode.run(q_, cache_));
+  decode.updateLastPageLen([1, 1, 1, 0, 1]);
+  const shorter = await read(decode.run(q_, cache_));
+  decode.plan(PLAN);
+  const first = decode.run(q_, cache_);
+  decode.updateLastPageLen([1, 1, 1, 0, 1]);
+  const second = decode.run(q_, cache_);
+  decode.plan({ ...PLAN, smScale: 3 });
+  assert.throws(() => decode.plan({ ...PLAN, indptr: [1] }));
+  const third = decode.run(q_, cache_);
+  decode.destroy();
+  assertSameBits(await read(first), alone, "first");
+  assertSameBits(await read(second), shorter, "second");
+  assert.notDeepEqual(await read(third), alone);
+  await assert.rejects(decode.run(q_, cache_), { name: "DestroyedError" });
+});
+
+onEachBackend("planned decode: one tensor and a pair, by turns", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  const values = await cache_.read();
+  const half = (part: number) =>
+    Float32Array.from(
+      { length: PAGES * 256 },
+      (_, i) => values[(2 * Math.floor(i / 256) + part) * 256 + i % 256],
+    );
+  using k = device.tensor(half(0), [PAGES, 8, 2, 16], "float32");
+  using v = device.tensor(half(1), [PAGES, 8, 2, 16], "float32");
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  decode.plan(PLAN);
+  const expected = await read(decode.run(q_, cache_));
+  for (let i = 0; i < 2; i++) {
+    assertSameBits(await read(decode.run(q_, [k, v])), expected, "a pair");
+    assertSameBits(await read(decode.run(q_, cache_)), expected, "one tensor");
+  }
+});
+
+onEachBackend("planned decode: recorded in an encoder of the caller's", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  decode.plan(PLAN);
+  const expected = await decode.run(q_, cache_, { returnLse: true });
+  using expectedOut = expected.out;
+  using expectedLse = expected.lse;
+  const { device: gpu } = (device as unknown as { engine: { device: GPUDevice } }).engine;
+  using out = device.empty([BATCH, 6, 16], "float32");
+  using lse = device.empty([BATCH, 6], "float32");
+  const encoder = gpu.createCommandEncoder();
+  for (let layer = 0; layer < 3; layer++) {
+    await decode.run(q_, cache_, { out, lse, returnLse: true, encoder });
+  }
+  assert.ok((await out.read()).every((x) => x === 0), "nothing runs before it is submitted");
+  gpu.queue.submit([encoder.finish()]);
+  assertSameBits(await out.read(), await expectedOut.read(), "out");
+  assertSameBits(await lse.read(), await expectedLse.read(), "lse");
+}, ["webgpu", "webgpu, portable rung"]);
+
+onEachBackend("planned decode: many steps hold no more memory than one", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  using out = device.empty([BATCH, 6, 16], "float32");
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  decode.plan(PLAN);
+  await decode.run(q_, cache_, { out });
+  const gpu = (device as unknown as { engine: { device?: GPUDevice } }).engine.device;
+  let made = 0;
+  const spied = gpu && Object.getPrototypeOf(gpu) as GPUDevice;
+  const { createBuffer, createBindGroup } = spied ?? {};
+  if (spied) {
+    spied.createBuffer = function (...args) {
+      made++;
+      return createBuffer!.apply(this, args);
+    };
+    spied.createBindGroup = function (...args) {
+      made++;
+      return createBindGroup!.apply(this, args);
+    };
+  }
+  try {
+    for (let step = 0; step < 200; step++) {
+      decode.updateLastPageLen([1 + step % 8, 1, 8, 0, 5]);
+      await decode.run(q_, cache_, { out });
+    }
+    assert.equal(made, 0, "buffers and bind groups made in the steady state");
+    for (let step = 0; step < 20; step++) {
+      decode.plan({ ...PLAN, lastPageLen: [1 + step % 8, 1, 8, 0, 5] });
+      await decode.run(q_, cache_, { out });
+    }
+  } finally {
+    if (spied) Object.assign(spied, { createBuffer, createBindGroup });
+  }
+  assert.equal(device.report.memory.tensors, 3);
+});
