@@ -29,6 +29,7 @@ import { Profiler } from "./profiler.ts";
 import { runQuantize } from "./quantize.ts";
 import { Readback } from "./readback.ts";
 import { RopeTables } from "./rope_tables.ts";
+import { probeRounding, type Rounding } from "./rounding_probe.ts";
 
 /** What `openWebGpuBackend` is given beside the device. */
 export interface WebGpuOptions {
@@ -72,6 +73,7 @@ export class WebGpuBackend implements Backend, GpuContext {
   readonly readback: Readback;
   readonly profiler: Profiler | null;
   readonly choices: KernelChoice[] = [];
+  #rounding: Promise<Rounding> | null = null;
 
   constructor(
     readonly device: GPUDevice,
@@ -120,6 +122,16 @@ export class WebGpuBackend implements Backend, GpuContext {
       ],
       memory: { tensors: 0, bytes: 0 },
     };
+  }
+
+  async rounding(): Promise<Rounding> {
+    this.#rounding ??= probeRounding(this.device, this.guard);
+    try {
+      return await this.#rounding;
+    } catch (error) {
+      this.#rounding = null; // a failure must not stay: the device may have been short of memory
+      throw error;
+    }
   }
 
   noteChoice(family: string, variant: string, reason: string): void {

@@ -159,4 +159,27 @@ export const APPEND_AND_QUANTIZE: readonly Mutant[] = [
     QUANTIZE,
     "/to their end.*wasm/",
   ),
+  mutant(
+    "quantize: NaN codes are numbers",
+    CONVERT,
+    "vec4<u32>(0x7fc00000u), is_nan);",
+    "vec4<u32>(0x7fc00000u), is_nan & vec4<bool>(false));",
+    QUANTIZE,
+    "/every code.*webgpu/",
+  ),
+  mutant(
+    "quantize: infinities are beyond what saturates",
+    "shaders/formats/addition.wgsl",
+    "let magnitude = min(magnitudes, vec4<u32>(limit));",
+    "let magnitude = select(min(magnitudes, vec4<u32>(limit)), magnitudes, magnitudes == INFINITE);",
+    QUANTIZE,
+    "/midpoints.*webgpu/",
+  ),
+  mutant(
+    "quantize: any adder will do",
+    "src/webgpu/rounding_probe.ts",
+    ".filter(([, count]) => count > 0)",
+    ".filter(([, count]) => count > 1e9)",
+    ["tests/numerics/rounding_probe_test.ts"],
+  ),
 ];
