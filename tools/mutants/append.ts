@@ -170,8 +170,8 @@ export const APPEND_AND_QUANTIZE: readonly Mutant[] = [
   mutant(
     "quantize: infinities are beyond what saturates",
     "shaders/formats/addition.wgsl",
-    "let magnitude = min(magnitudes, vec4<u32>(limit));",
-    "let magnitude = select(min(magnitudes, vec4<u32>(limit)), magnitudes, magnitudes == INFINITE);",
+    "let magnitude = min(magnitudes, vec4<u32>(format.limit));",
+    "let magnitude = select(min(magnitudes, vec4<u32>(format.limit)), magnitudes, magnitudes == INFINITE);",
     QUANTIZE,
     "/midpoints.*webgpu/",
   ),
