@@ -16,7 +16,7 @@ fn hard_value(index: u32) -> f32 {
   let mantissa = select(fine, place << 19u, place < 16u);
   let exponent = FIRST_EXPONENT + index / 96u;
   let sign = (index / 3u % 2u) << 31u;
-  return bitcast<f32>(sign | (exponent << 23u) + mantissa + index % 3u - 1u);
+  return bitcast<f32>(sign + (exponent << 23u) + mantissa + index % 3u - 1u);
 }
 
 @compute @workgroup_size(64)
