@@ -101,16 +101,24 @@ export async function appendPagedKvCache(
   });
 }
 
-/** Refuses a cache that shares a buffer with what is appended, or with itself. */
+/** Refuses a cache that shares a buffer with what is appended, or memory with itself. */
 function checkApart(names: readonly string[], storages: readonly Storage[]): void {
   for (let i = 2; i < storages.length; i++) {
-    const { buffer } = storages[i];
-    const shared = buffer && storages.findIndex((other) => other.buffer === buffer);
-    if (shared === null || shared === i) continue;
+    const shared = storages.slice(0, i).findIndex((other, at) =>
+      storages[i].buffer !== null && storages[i].buffer === other.buffer &&
+      (at < 2 || overlaps(storages[i], other))
+    );
+    if (shared < 0) continue;
     throw new OptionError(names[i], {
       got: `the buffer of ${names[shared]}`,
-      expected: "a buffer of its own",
-      hint: "A GPU cannot write to a buffer that it uses in another way; copy the rows first.",
+      expected: shared < 2 ? "a buffer of its own" : "a part of it that is k's nowhere",
+      hint: "A GPU cannot write to a buffer that it reads at once; copy the rows first.",
     });
   }
+}
+
+/** Whether two storages of one buffer have bytes in common; bindings are whole granules of 16. */
+function overlaps(a: Storage, b: Storage): boolean {
+  const end = ({ byteOffset, byteLength }: Storage) => byteOffset + Math.ceil(byteLength / 16) * 16;
+  return a.byteOffset < end(b) && b.byteOffset < end(a);
 }

@@ -5,6 +5,7 @@
 // Each mutant is an edit of a copy of the tree; the tests that should catch it run there. Takes about
 // 20 minutes on 2 cores, so it is no part of `deno task ok`.
 
+import { APPEND_AND_QUANTIZE } from "./mutants/append.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGES } from "./mutants/pages.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
@@ -531,9 +532,14 @@ const PLANNING: readonly Mutant[] = [
 ];
 
 const [wanted = ""] = Deno.args;
+<<<<<<< HEAD
 const mutants = [...SHADERS, ...PREFILL_KERNEL, ...PLANNING, ...PAGES].filter(({ name }) =>
   name.includes(wanted)
 );
+=======
+const mutants = [...SHADERS, ...PREFILL_KERNEL, ...APPEND_AND_QUANTIZE, ...PLANNING]
+  .filter(({ name }) => name.includes(wanted));
+>>>>>>> append
 const root = new URL("..", import.meta.url).pathname;
 
 async function run(cwd: string, command: string, args: readonly string[]): Promise<boolean> {

@@ -73,11 +73,15 @@ function appendPart(instance: WasmInstance, problem: AppendProblem, part: Part):
   try {
     const bytes = instance.view(scratch, rowElements * 4);
     const row = new Float32Array(bytes.buffer, bytes.byteOffset, rowElements);
+    const frequencies = rope && frequenciesOf(headDim, rope);
     const turns = new Float64Array(headDim);
     for (let token = 0; token < numTokens; token++) {
       const from = token * sourceBytes;
       convert(instance, [source, from, dtype], [scratch, 0, "float32"], rowElements);
-      if (rope) turnRow(row, headDim, turnsAt(slots[token * SLOT_WORDS + 2], rope, turns));
+      if (frequencies) {
+        setTurns(turns, slots[token * SLOT_WORDS + 2], frequencies);
+        turnRow(row, turns);
+      }
       if (part.factors) multiplyRow(row, headDim, part.factors);
       storeToken(instance, problem, part, token, scratch, 0, "float32");
     }
@@ -137,29 +141,31 @@ export function convert(
   instance.check("convert", status);
 }
 
-/** Cosines, then sines, of the turns at a position. */
-function turnsAt(
-  position: number,
-  { scale, theta }: RopeParameters,
-  turns: Float64Array,
-): Float64Array {
-  const half = turns.length / 2;
-  for (let i = 0; i < half; i++) {
-    const angle = position * (theta ** (-i / half) / scale);
-    turns[i] = Math.fround(Math.cos(angle));
-    turns[half + i] = Math.fround(Math.sin(angle));
-  }
-  return turns;
+/** How far each pair of dims turns from one position to the next. */
+function frequenciesOf(headDim: number, { scale, theta }: RopeParameters): Float64Array {
+  return Float64Array.from({ length: headDim / 2 }, (_, i) => theta ** (-2 * i / headDim) / scale);
 }
 
-/** Turns dims i and i + headDim / 2 of every head; rounds once. */
-function turnRow(row: Float32Array, headDim: number, turns: Float64Array): void {
-  const half = headDim / 2;
-  for (let at = 0; at < row.length; at += headDim) {
-    for (let i = 0; i < half; i++) {
-      const [lower, upper] = [row[at + i], row[at + half + i]];
-      row[at + i] = lower * turns[i] - upper * turns[half + i];
-      row[at + half + i] = upper * turns[i] + lower * turns[half + i];
+/** Sets cosines, then sines, of the turns at a position. */
+function setTurns(turns: Float64Array, position: number, frequencies: Float64Array): void {
+  const half = frequencies.length;
+  for (let i = 0; i < half; i++) {
+    turns[i] = Math.fround(Math.cos(position * frequencies[i]));
+    turns[half + i] = Math.fround(Math.sin(position * frequencies[i]));
+  }
+}
+
+/** Turns dims i and half a head further of every head; rounds once. */
+function turnRow(row: Float32Array, turns: Float64Array): void {
+  const half = turns.length / 2;
+  for (let at = 0; at < row.length; at += 2 * half) {
+    for (let i = at; i < at + half; i++) {
+      const lower = row[i];
+      const upper = row[half + i];
+      const cosine = turns[i - at];
+      const sine = turns[half + i - at];
+      row[i] = lower * cosine - upper * sine;
+      row[half + i] = upper * cosine + lower * sine;
     }
   }
 }

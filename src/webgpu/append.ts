@@ -19,10 +19,11 @@ export async function runAppend(
   problem: AppendProblem,
   operands: AppendOperands,
 ): Promise<void> {
-  const plan = planAppend(problem, context.capabilities);
+  const rounding = await context.rounding();
+  const plan = planAppend(problem, context.capabilities, rounding);
   if (plan.dispatches.length === 0) return;
   const kernel = await context.kernels.get(plan.kernel);
-  context.noteChoice("append", kernel.name, "the only one");
+  context.noteChoice("append", kernel.name, rounding.reason);
   await submit(
     context,
     "append",

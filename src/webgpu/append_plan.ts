@@ -9,10 +9,11 @@ import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities, DispatchLimits } from "./capabilities.ts";
-import { convertingParts, pieceElements, pieceQuads } from "./convert_pieces.ts";
+import { convertingParts, pieceElements, pieceQuads, roundingName } from "./convert_pieces.ts";
 import type { Window } from "./decode_windows.ts";
 import { foldGrid } from "./grid.ts";
 import type { KernelRequest } from "./kernels.ts";
+import type { Rounding } from "./rounding_probe.ts";
 
 /** The tokens of some pages. */
 export interface AppendDispatch {
@@ -41,14 +42,18 @@ const ROW_STEP = 8;
 const WORKGROUP = 256;
 
 /** Plans an append. Throws `LimitError`. */
-export function planAppend(problem: AppendProblem, capabilities: Capabilities): AppendPlan {
+export function planAppend(
+  problem: AppendProblem,
+  capabilities: Capabilities,
+  rounding: Pick<Rounding, "byAddition">,
+): AppendPlan {
   const { numKvHeads, headDim, headDimV, dtype, kvDtype, kFactors, vFactors, rope } = problem;
   checkLimits(problem, capabilities.limits);
   const isScaled = kFactors !== null || vFactors !== null;
   const isJoined = problem.vOffset !== null;
   const conversion = { from: dtype, to: kvDtype, isScaled };
   const quads = pieceQuads(conversion, [rope ? headDim / 2 : headDim, headDimV]);
-  const parts = convertingParts(conversion, quads);
+  const parts = convertingParts(conversion, quads, { fp8: capabilities.fp8, rounding });
   const elements = pieceElements(quads);
   const keyPieces = headDim / elements;
   const keyLanes = rope ? keyPieces / 2 : keyPieces;
@@ -63,7 +68,8 @@ export function planAppend(problem: AppendProblem, capabilities: Capabilities): 
   return {
     kernel: {
       name: `append.${dtype}.kv-${kvDtype}.d${headDim}.dv${headDimV}` +
-        (isJoined ? ".joined" : "") + (isScaled ? ".scaled" : "") + (rope ? ".rope" : ""),
+        (isJoined ? ".joined" : "") + (isScaled ? ".scaled" : "") + (rope ? ".rope" : "") +
+        roundingName(rounding),
       main: "append",
       ...parts,
       modules: [...parts.modules, ...(rope ? ["rope"] : [])],

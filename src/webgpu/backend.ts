@@ -31,6 +31,7 @@ import { Profiler } from "./profiler.ts";
 import { runQuantize } from "./quantize.ts";
 import { Readback } from "./readback.ts";
 import { RopeTables } from "./rope_tables.ts";
+import { probeRounding, type Rounding } from "./rounding_probe.ts";
 
 /** What `openWebGpuBackend` is given beside the device. */
 export interface WebGpuOptions {
@@ -74,6 +75,7 @@ export class WebGpuBackend implements Backend, GpuContext {
   readonly readback: Readback;
   readonly profiler: Profiler | null;
   readonly choices: KernelChoice[] = [];
+  #rounding: Promise<Rounding> | null = null;
 
   constructor(
     readonly device: GPUDevice,
@@ -122,6 +124,16 @@ export class WebGpuBackend implements Backend, GpuContext {
       ],
       memory: { tensors: 0, bytes: 0 },
     };
+  }
+
+  async rounding(): Promise<Rounding> {
+    this.#rounding ??= probeRounding(this.device, this.guard);
+    try {
+      return await this.#rounding;
+    } catch (error) {
+      this.#rounding = null; // a failure must not stay: the device may have been short of memory
+      throw error;
+    }
   }
 
   noteChoice(family: string, variant: string, reason: string): void {

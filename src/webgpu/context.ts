@@ -10,6 +10,7 @@ import type { LossGuard } from "./gpu_errors.ts";
 import type { KernelCache } from "./kernels.ts";
 import type { Profiler } from "./profiler.ts";
 import type { RopeTables } from "./rope_tables.ts";
+import type { Rounding } from "./rounding_probe.ts";
 
 /** An open GPU device with what is known of it. */
 export interface GpuContext {
@@ -18,6 +19,8 @@ export interface GpuContext {
   readonly capabilities: Capabilities;
   readonly kernels: KernelCache;
   readonly ropeTables: RopeTables;
+  /** How the device rounds; tested when it is first asked. */
+  rounding(): Promise<Rounding>;
   /** Times dispatches; null where nobody asked or the device cannot. */
   readonly profiler: Profiler | null;
   /** Enters a kernel into the report, once. */

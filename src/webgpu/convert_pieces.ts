@@ -5,9 +5,11 @@
  * @module
  */
 
-import { bytesPerElement, type DType } from "../dtype.ts";
-import { inputModule, outputModule } from "./formats.ts";
+import { bytesPerElement, type DType, isFp8DType } from "../dtype.ts";
+import type { Capabilities } from "./capabilities.ts";
+import { bulkOutputModule, inputModule, needsNanMarks } from "./formats.ts";
 import { type KernelRequest, oneOf } from "./kernels.ts";
+import type { Rounding } from "./rounding_probe.ts";
 
 const QUAD = 4;
 /** Words that a lane loads or stores at once. */
@@ -34,23 +36,37 @@ export function pieceElements(quads: number): number {
   return quads * QUAD;
 }
 
+/** How a device converts, as its self-tests say. */
+export interface ConvertingWays {
+  readonly fp8: Capabilities["fp8"];
+  readonly rounding: Pick<Rounding, "byAddition">;
+}
+
+/** The way of rounding, as kernels' names have it. */
+export function roundingName({ byAddition }: Pick<Rounding, "byAddition">): string {
+  return byAddition ? ".add" : ".integers";
+}
+
 /** Modules, roles, constants and conditions of a kernel that converts pieces of so many quads. */
 export function convertingParts(
   { from, to, isScaled }: Conversion,
   quads: number,
+  { fp8, rounding }: ConvertingWays,
 ): Pick<KernelRequest, "modules" | "roles" | "constants" | "conditions"> {
   // A quad has as many words as an element has bytes.
   const [fromWords, toWords] = [bytesPerElement(from), bytesPerElement(to)];
+  // Of FP8, the fewest instructions that are exact; the way by integers always is.
+  const input = isFp8DType(from) ? fp8[from].module ?? inputModule(from) : inputModule(from);
   return {
-    modules: ["formats/rounding", "pieces", "convert"],
-    roles: { kv_format: inputModule(from), out_format: outputModule(to) },
+    modules: ["formats/rounding", "formats/addition", "pieces", "convert"],
+    roles: { kv_format: input, out_format: bulkOutputModule(to, rounding) },
     constants: { PIECE_QUADS: quads, PIECE_WORDS: quads * fromWords },
     conditions: {
       ...oneOf("piece", quads * fromWords),
       ...oneOf("quad", fromWords),
       ...oneOf("out", quads * toWords),
       ...oneOf("out_quad", toWords),
-      nan_marks: false,
+      nan_marks: needsNanMarks(input),
       scaled: isScaled,
       copies: from === to && !isScaled,
     },

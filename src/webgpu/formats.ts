@@ -61,6 +61,18 @@ export function outputModule(dtype: DType): string {
   return WIDE_MODULES[dtype] ?? FP8_ENCODERS[dtype];
 }
 
+/** Encoders that round by addition, where the device's adder passed its test. */
+const ADDING: Readonly<Partial<Record<DType, string>>> = {
+  float16: "formats/f16_add",
+  float8_e4m3fn: "formats/e4m3_add",
+  float8_e5m2: "formats/e5m2_add",
+};
+
+/** How `dtype` is written in bulk. */
+export function bulkOutputModule(dtype: DType, { byAddition }: { byAddition: boolean }): string {
+  return (byAddition ? ADDING[dtype] : undefined) ?? outputModule(dtype);
+}
+
 function format(module: string, dtype: DType): Format {
   return {
     module,

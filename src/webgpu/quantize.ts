@@ -18,10 +18,11 @@ export async function runQuantize(
   problem: ConvertProblem,
   operands: ConvertOperands,
 ): Promise<void> {
-  const plan = planQuantize(problem, context.capabilities);
+  const rounding = await context.rounding();
+  const plan = planQuantize(problem, context.capabilities, rounding);
   if (plan.dispatches.length === 0) return;
   const kernel = await context.kernels.get(plan.kernel);
-  context.noteChoice("quantize", kernel.name, "the only one");
+  context.noteChoice("quantize", kernel.name, rounding.reason);
   await submit(
     context,
     "quantize",

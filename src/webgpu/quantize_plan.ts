@@ -7,10 +7,11 @@
 import type { ConvertProblem } from "../convert_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { convertingParts, pieceElements, pieceQuads } from "./convert_pieces.ts";
+import { convertingParts, pieceElements, pieceQuads, roundingName } from "./convert_pieces.ts";
 import type { Window } from "./decode_windows.ts";
 import { foldGrid } from "./grid.ts";
 import type { KernelRequest } from "./kernels.ts";
+import type { Rounding } from "./rounding_probe.ts";
 
 /** A part of the tensors that fits bindings. */
 export interface QuantizeDispatch {
@@ -36,12 +37,16 @@ const FULL = 1024;
 const ALIGNMENT = 256;
 
 /** Plans a conversion. */
-export function planQuantize(problem: ConvertProblem, capabilities: Capabilities): QuantizePlan {
+export function planQuantize(
+  problem: ConvertProblem,
+  capabilities: Capabilities,
+  rounding: Pick<Rounding, "byAddition">,
+): QuantizePlan {
   const { count, from, to, factor } = problem;
   const { maxStorageBufferBindingSize } = capabilities.limits;
   const conversion = { from, to, isScaled: factor !== 1 };
   const quads = pieceQuads(conversion, []);
-  const parts = convertingParts(conversion, quads);
+  const parts = convertingParts(conversion, quads, { fp8: capabilities.fp8, rounding });
   const [fromBytes, toBytes] = [bytesPerElement(from), bytesPerElement(to)];
   const most = Math.floor(maxStorageBufferBindingSize / Math.max(fromBytes, toBytes));
   const step = Math.max(ALIGNMENT, most - most % ALIGNMENT);
@@ -60,7 +65,8 @@ export function planQuantize(problem: ConvertProblem, capabilities: Capabilities
   }
   return {
     kernel: {
-      name: `quantize.${from}.${to}.rounds${rounds}` + (conversion.isScaled ? ".scaled" : ""),
+      name: `quantize.${from}.${to}.rounds${rounds}` + (conversion.isScaled ? ".scaled" : "") +
+        roundingName(rounding),
       main: "quantize",
       ...parts,
       constants: { ...parts.constants, ROUNDS: rounds, WORKGROUP },

@@ -147,3 +147,18 @@ gpuTest("appends to a cache in the middle of a caller's buffer", async () => {
   assert.deepEqual(await all.readBytes(), expected);
   buffer.destroy();
 });
+
+gpuTest("appends to keys and values in two parts of one buffer", async () => {
+  const gpuDevice = await openGpuDevice();
+  using device = await openDevice({ gpuDevice });
+  const { STORAGE, COPY_SRC } = GPUBufferUsage;
+  const buffer = gpuDevice.createBuffer({ size: 512, usage: STORAGE | COPY_SRC });
+  using k = device.tensorFromBuffer(buffer, [2, 2, 1, 16], "float8_e4m3fn", 256);
+  using v = device.tensorFromBuffer(buffer, [2, 2, 1, 16], "float8_e4m3fn");
+  using key = device.tensor(new Float32Array(16).fill(1), [1, 1, 16], "float16");
+  using value = device.tensor(new Float32Array(16).fill(2), [1, 1, 16], "float16");
+  await appendPagedKvCache(key, value, [0], [1], [k, v], [1], [0, 1], [2]);
+  const row = (tensor: number) => Float32Array.from({ length: 64 }, (_, i) => i < 48 ? 0 : tensor);
+  assert.deepEqual([await k.read(), await v.read()], [row(1), row(2)]);
+  buffer.destroy();
+});

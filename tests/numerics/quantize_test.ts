@@ -174,6 +174,15 @@ onEachBackend(
   },
 );
 
+onEachBackend("long tensors are multiplied to their end", async (device) => {
+  for (const [from, to] of [["float32", "float8_e4m3fn"], ["bfloat16", "float16"]] as const) {
+    const source = store(normals(80_001, 6), from);
+    const expected = asBytes(store(source.values.map((x) => x * 4), to).bytes);
+    const got = await quantized(device, source, to, 0.25);
+    assertCodes(`${from} to ${to}`, got, expected, to, source.values);
+  }
+});
+
 onEachBackend("dequantized codes quantize to themselves", async (device) => {
   for (const dtype of FP8) {
     const codes = Uint8Array.from({ length: 256 }, (_, code) => code)

@@ -13,6 +13,8 @@ import { capabilities } from "../support/capabilities.ts";
 import { assertFails } from "../support/failures.ts";
 import { DTYPES } from "../support/malformed.ts";
 
+const BY_ADDITION = { byAddition: true };
+
 /** A token on every page, from the last on; NHD. */
 function problemOf(
   { numPages = 9, pageSize = 3, numKvHeads = 2, headDim = 8, kvDtype = "float16", joined = true }: {
@@ -64,6 +66,7 @@ Deno.test("planAppend() shows every token to one dispatch, whose windows hold it
       const plan = planAppend(
         problem,
         capabilities(null, { maxStorageBufferBindingSize: limit }),
+        BY_ADDITION,
       );
       const seen = new Set<number>();
       for (const dispatch of plan.dispatches) {
@@ -95,21 +98,25 @@ Deno.test("planAppend() shows every token to one dispatch, whose windows hold it
 
 Deno.test("planAppend() takes one dispatch where the cache fits a binding", () => {
   const problem = problemOf({});
-  const { dispatches } = planAppend(problem, capabilities(null));
+  const { dispatches } = planAppend(problem, capabilities(null), BY_ADDITION);
   assert.deepEqual(dispatches.map(({ windows }) => windows), [null]);
-  assert.deepEqual(planAppend({ ...problem, numTokens: 0 }, capabilities(null)).dispatches, []);
+  assert.deepEqual(
+    planAppend({ ...problem, numTokens: 0 }, capabilities(null), BY_ADDITION).dispatches,
+    [],
+  );
 });
 
 Deno.test("planAppend() refuses what kernels cannot", async () => {
   for (const headDim of [1, 4, 12, 100]) {
-    const work = () => planAppend(problemOf({ headDim }), capabilities(null));
+    const work = () => planAppend(problemOf({ headDim }), capabilities(null), BY_ADDITION);
     await assertFails(`${headDim}`, work, "LimitError", "kvCache", /multiple of 8 on WebGPU/);
   }
   const limits = { maxStorageBufferBindingSize: 4096 };
   const large = problemOf({ pageSize: 300 });
-  const pages = () => planAppend(large, capabilities(null, limits));
+  const pages = () => planAppend(large, capabilities(null, limits), BY_ADDITION);
   await assertFails("pages", pages, "LimitError", "kvCache", /Use smaller pages/);
-  const many = () => planAppend({ ...problemOf({}), numTokens: 500 }, capabilities(null, limits));
+  const many = () =>
+    planAppend({ ...problemOf({}), numTokens: 500 }, capabilities(null, limits), BY_ADDITION);
   await assertFails("rows", many, "LimitError", "appendKey", /fewer tokens/);
 });
 
@@ -136,6 +143,7 @@ Deno.test("planQuantize() covers every element once, in parts that fit bindings"
         const { dispatches } = planQuantize(
           { count, from, to, factor: 1 },
           capabilities(null, limits),
+          BY_ADDITION,
         );
         let end = 0;
         for (const { source, result, numPieces, grid } of dispatches) {
