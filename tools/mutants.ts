@@ -532,14 +532,13 @@ const PLANNING: readonly Mutant[] = [
 ];
 
 const [wanted = ""] = Deno.args;
-<<<<<<< HEAD
-const mutants = [...SHADERS, ...PREFILL_KERNEL, ...PLANNING, ...PAGES].filter(({ name }) =>
-  name.includes(wanted)
-);
-=======
-const mutants = [...SHADERS, ...PREFILL_KERNEL, ...APPEND_AND_QUANTIZE, ...PLANNING]
-  .filter(({ name }) => name.includes(wanted));
->>>>>>> append
+const mutants = [
+  ...SHADERS,
+  ...PREFILL_KERNEL,
+  ...APPEND_AND_QUANTIZE,
+  ...PLANNING,
+  ...PAGES,
+].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 
 async function run(cwd: string, command: string, args: readonly string[]): Promise<boolean> {
