@@ -34,6 +34,7 @@ export type { AppendOptions } from "./src/append_problem.ts";
 export type { AttentionWithLse } from "./src/attend.ts";
 export type { PagedKv } from "./src/cache_pages.ts";
 export type { QuantizeOptions } from "./src/convert_problem.ts";
+export { MultiLevelCascadeAttention } from "./src/cascade.ts";
 export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
 export type { Device } from "./src/device.ts";
 export type { DType, Fp8DType } from "./src/dtype.ts";
@@ -58,6 +59,9 @@ export type { MergeInPlaceOptions } from "./src/merge_problem.ts";
 export { openDevice, type OpenDeviceOptions, type Progress } from "./src/open_device.ts";
 export type {
   AttentionOptions,
+  CascadeLevel,
+  CascadeOptions,
+  CascadePlan,
   DecodeOptions,
   HeadValues,
   KvLayout,

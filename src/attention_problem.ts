@@ -91,6 +91,15 @@ export interface AttentionProblem {
   readonly lseScale: number;
 }
 
+/** Rows of q and of the results. */
+export function rowsOf({ requests }: Pick<AttentionProblem, "requests">): number {
+  let rows = 0;
+  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
+    rows = Math.max(rows, requests[at] + requests[at + 1]);
+  }
+  return rows;
+}
+
 /** Whether there is anything to compute. */
 export function hasQueries({ requests }: Pick<AttentionProblem, "requests">): boolean {
   return requests.some((word, i) => i % REQUEST_WORDS === 1 && word > 0);

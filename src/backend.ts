@@ -69,11 +69,22 @@ export interface ConvertOperands {
   readonly result: Storage;
 }
 
+/**
+ * What is planned: attention, or some levels of it over different keys, whose states are merged. Levels
+ * have q, k and v in common, and the same rows of results, in float32 with lse in base 2; all keys of
+ * level i + 1 come behind those of level i.
+ */
+export interface PlannedWork {
+  readonly levels: readonly AttentionProblem[];
+  /** Of the merged results; null where there is one level, which is not merged. */
+  readonly merged: Pick<AttentionProblem, "outDtype" | "lseScale"> | null;
+}
+
 /** Attention that is planned once and runs often. */
 export interface PreparedAttention {
-  /** Takes a problem in. When it throws, what was planned before stays. */
-  plan(problem: AttentionProblem): void;
-  /** The same for a problem that differs from the planned one in its lengths only. */
+  /** Takes work in. When it throws, what was planned before stays. */
+  plan(work: PlannedWork): void;
+  /** Takes in a single problem that differs from the planned one in its lengths only. */
   update(problem: AttentionProblem): void;
   /** A run of what is planned now, whatever is planned before it is done. */
   begin(): PreparedRun;

@@ -239,6 +239,42 @@ export interface PagedPrefillPlan extends PlannedOptions, MaskOptions, VariantOp
   headDimV?: number;
 }
 
+/** One level of a cascade: groups of queries, and the pages that each group shares. */
+export interface CascadeLevel {
+  /**
+   * Where each group's queries begin among the rows of q, and where the last one's end: integers from
+   * 0, never falling, to the number of rows, which all levels have in common.
+   */
+  qoIndptr: ArrayLike<number>;
+  /** The same for each group's pages in `pagedKvIndices`. */
+  pagedKvIndptr: ArrayLike<number>;
+  /** Page numbers, each group's in the order of its tokens. */
+  pagedKvIndices: ArrayLike<number>;
+  /** Tokens in the last page of each group: 1 to `pageSize`; 0 for a group without pages. */
+  pagedKvLastPageLen: ArrayLike<number>;
+}
+
+/** What {@linkcode MultiLevelCascadeAttention.plan} takes. */
+export interface CascadePlan
+  extends
+    Omit<PlannedOptions, "posEncodingMode" | "ropeScale" | "ropeTheta" | "windowLeft">,
+    PagedSizes {
+  /** From what most requests share to what each has alone. */
+  levels: readonly CascadeLevel[];
+  /**
+   * Whether a query of the last level sees only the keys up to its own position there, aligned at the
+   * bottom right as in {@linkcode MaskOptions.causal}; it sees all keys of the other levels. Default
+   * false.
+   */
+  causal?: boolean;
+}
+
+/** Options of the constructor of {@linkcode MultiLevelCascadeAttention}. */
+export interface CascadeOptions extends WrapperOptions {
+  /** Levels that plans have: at least 1. */
+  numLevels: number;
+}
+
 /** Options of the `run` of planned calls. */
 export interface RunOptions {
   /** Whether to give the log-sum-exp of each query and head too. Default false. */

@@ -1,11 +1,12 @@
 /**
- * What paged decode and paged prefill have in common.
+ * What paged decode, paged prefill and cascades have in common.
  *
  * @module
  */
 
 import type { AttentionWithLse } from "./attend.ts";
 import { hasQueries } from "./attention_problem.ts";
+import type { PlannedWork } from "./backend.ts";
 import { type CachePages, cachePages, cacheTensors, type PagedKv } from "./cache_pages.ts";
 import type { KvLayout, RunOptions } from "./options.ts";
 import { checkPlannedCache, overCache, type PagedPlan, withLastPageLen } from "./paged_problem.ts";
@@ -13,11 +14,15 @@ import { checkPlanned } from "./plan_checks.ts";
 import { PlannedAttention } from "./planned_attention.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** Planned attention over a paged cache. */
+/** The merged results of levels; null where there is one, which is not merged. */
+export type Merged = PlannedWork["merged"];
+
+/** Planned attention over a paged cache, in one level or more. */
 export class PagedAttention {
   readonly layout: KvLayout;
   readonly #planned: PlannedAttention;
-  #plan: PagedPlan | null = null;
+  #levels: readonly PagedPlan[] = [];
+  #merged: Merged = null;
   /** How the cache lies that the backend has planned for. */
   #cache: CachePages | null = null;
 
@@ -27,21 +32,21 @@ export class PagedAttention {
     this.layout = layout;
   }
 
-  plan(plan: PagedPlan): void {
+  plan(levels: readonly PagedPlan[], merged: Merged = null): void {
+    const [{ cache: likely }] = levels;
     // The cache of the next run lies as the last one's did, most likely.
-    const cache = this.#cache !== null && isLike(this.#cache, plan.cache)
-      ? this.#cache
-      : plan.cache;
-    this.#planned.plan(overCache(plan, cache));
-    this.#plan = plan;
-    this.#cache = cache;
+    const cache = this.#cache !== null && isLike(this.#cache, likely) ? this.#cache : likely;
+    this.#planOver(cache, levels, merged);
+    this.#levels = levels;
+    this.#merged = merged;
   }
 
+  /** For a plan of one level. */
   updateLastPageLen(lastPageLen: ArrayLike<number>): void {
     this.#planned.checkPlanned("updateLastPageLen");
-    const plan = withLastPageLen(this.#plan!, lastPageLen);
+    const plan = withLastPageLen(this.#levels[0], lastPageLen);
     this.#planned.update(overCache(plan, this.#cache!));
-    this.#plan = plan;
+    this.#levels = [plan];
   }
 
   async run(
@@ -50,29 +55,33 @@ export class PagedAttention {
     options: RunOptions,
   ): Promise<Tensor | AttentionWithLse> {
     this.#planned.checkPlanned("run");
-    const plan = this.#plan!;
+    const levels = this.#levels;
+    const [{ problem, tensors }] = levels;
     const query = this.#planned.input("q", q);
-    checkPlanned("q", query[1], plan.tensors.q);
-    const tensors = cacheTensors<unknown>(kvCache).map(([name, tensor]) =>
+    checkPlanned("q", query[1], tensors.q);
+    const parts = cacheTensors<unknown>(kvCache).map(([name, tensor]) =>
       this.#planned.input(name, tensor)
     );
-    const cache = cachePages(tensors.map(([, tensor]) => tensor), this.layout);
-    checkPlannedCache(plan, cache);
-    if (cache.vOffset !== this.#cache!.vOffset) {
-      this.#planned.plan(overCache(plan, cache));
-      this.#cache = cache;
-    }
+    const cache = cachePages(parts.map(([, tensor]) => tensor), this.layout);
+    for (const level of levels) checkPlannedCache(level, cache);
+    if (cache.vOffset !== this.#cache!.vOffset) this.#planOver(cache, levels, this.#merged);
+    const out = this.#merged ? { ...tensors.out, dtype: this.#merged.outDtype } : tensors.out;
     return await this.#planned.run({
-      inputs: [query, ...tensors],
+      inputs: [query, ...parts],
       k: 1,
-      v: tensors.length,
-      tensors: plan.tensors,
-      hasQueries: hasQueries(plan.problem),
+      v: parts.length,
+      tensors: { out, lse: tensors.lse },
+      hasQueries: hasQueries(problem),
     }, options);
   }
 
   destroy(): void {
     this.#planned.destroy();
+  }
+
+  #planOver(cache: CachePages, levels: readonly PagedPlan[], merged: Merged): void {
+    this.#planned.planWork({ levels: levels.map((level) => overCache(level, cache)), merged });
+    this.#cache = cache;
   }
 }
 

@@ -74,7 +74,7 @@ export class BatchPrefillWithPagedKvCache implements Disposable {
    *   device is too small; `DestroyedError`, `DeviceLostError`.
    */
   plan(plan: PagedPrefillPlan): void {
-    this.#paged.plan(pagedPrefill(plan, this.#paged.layout));
+    this.#paged.plan([pagedPrefill(plan, this.#paged.layout)]);
   }
 
   /**

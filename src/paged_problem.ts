@@ -19,7 +19,13 @@ import type { DType } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
-import type { KvLayout, PagedDecodePlan, PagedPrefillPlan, PagedSizes } from "./options.ts";
+import type {
+  KvLayout,
+  PagedDecodePlan,
+  PagedPrefillPlan,
+  PagedSizes,
+  PlannedOptions,
+} from "./options.ts";
 import {
   checkLastPageLens,
   checkPageTable,
@@ -64,24 +70,18 @@ const DECODE_TABLE: PageArrayNames = {
   indices: "options.indices",
   lastPageLen: "options.lastPageLen",
 };
-const PREFILL_TABLE: PageArrayNames = {
-  indptr: "options.pagedKvIndptr",
-  indices: "options.pagedKvIndices",
-  lastPageLen: "options.pagedKvLastPageLen",
-};
 /** How many pages a cache has is known at run only. */
 const ANY_PAGES = 2 ** 31;
 
 /** Checks what decode's `plan` is given. */
 export function pagedDecode(plan: PagedDecodePlan, layout: KvLayout): PagedPlan {
   checkNames(plan, DECODE_NAMES);
-  const sizes = checkSizes(plan);
+  const { settings, sizes } = checkPagedSettings(plan);
   const { indptr, indices, lastPageLen } = plan;
   const table = checkPageTable(DECODE_TABLE, { indptr, indices, lastPageLen }, {
     numPages: ANY_PAGES,
     pageSize: sizes.pageSize,
   });
-  const settings = checkAttentionOptions(plan, sizes, sizes.qDtype);
   const qoIndptr = table.indptr.map((_, i) => i);
   return pagedPlan(sizes, settings, { causal: false, mask: null, variant: null }, {
     layout,
@@ -93,32 +93,57 @@ export function pagedDecode(plan: PagedDecodePlan, layout: KvLayout): PagedPlan 
 /** Checks what prefill's `plan` is given. */
 export function pagedPrefill(plan: PagedPrefillPlan, layout: KvLayout): PagedPlan {
   checkNames(plan, PREFILL_NAMES);
-  const sizes = checkSizes(plan);
-  const qoIndptr = checkIndptr("options.qoIndptr", plan.qoIndptr);
-  const table = checkPageTable(PREFILL_TABLE, {
-    indptr: plan.pagedKvIndptr,
-    indices: plan.pagedKvIndices,
-    lastPageLen: plan.pagedKvLastPageLen,
-  }, { numPages: ANY_PAGES, pageSize: sizes.pageSize });
-  if (table.indptr.length !== qoIndptr.length) {
-    throw new OptionError("options.pagedKvIndptr", {
-      got: `${table.indptr.length} entries`,
-      expected: `${qoIndptr.length}, as many as qoIndptr has`,
-      hint: "Every request has its queries and its pages; either may be none.",
-    });
-  }
-  const settings = checkAttentionOptions(plan, sizes, sizes.qDtype);
+  const { settings, sizes } = checkPagedSettings(plan);
+  const level = checkLevel(plan, sizes.pageSize, "options");
   const visibility = checkVisibility(
     plan,
-    lengthsOf(qoIndptr).map((rows, i) => {
-      const kvLen = table.lengths[i];
+    lengthsOf(level.qoIndptr).map((rows, i) => {
+      const kvLen = level.table.lengths[i];
       return { rows, columns: kvLen, qoLen: rows, kvLen };
     }),
   );
-  return pagedPlan(sizes, settings, { ...visibility, ...checkVariant(plan) }, {
-    layout,
-    qoIndptr,
-    table,
+  const seen = { ...visibility, ...checkVariant(plan) };
+  return pagedPlan(sizes, settings, seen, { layout, ...level });
+}
+
+/** Checks the sizes and options that all levels of a cascade share. */
+export function checkPagedSettings(
+  plan: PlannedOptions & PagedSizes & { readonly headDimV?: number },
+): { readonly sizes: CheckedSizes; readonly settings: AttentionSettings } {
+  const sizes = checkSizes(plan);
+  return { sizes, settings: checkAttentionOptions(plan, sizes, sizes.qDtype) };
+}
+
+/** The index arrays of a paged prefill, or of one level of a cascade. */
+export type PagedArrays = Pick<
+  PagedPrefillPlan,
+  "qoIndptr" | "pagedKvIndptr" | "pagedKvIndices" | "pagedKvLastPageLen"
+>;
+
+/** Index arrays that are known to be right. */
+export interface PagedLevel {
+  readonly qoIndptr: readonly number[];
+  readonly table: PageTable;
+}
+
+/** Checks index arrays, which errors find in `subject`. Throws `OptionError`. */
+export function checkLevel(arrays: PagedArrays, pageSize: number, subject: string): PagedLevel {
+  const qoIndptr = checkIndptr(`${subject}.qoIndptr`, arrays.qoIndptr);
+  const names: PageArrayNames = {
+    indptr: `${subject}.pagedKvIndptr`,
+    indices: `${subject}.pagedKvIndices`,
+    lastPageLen: `${subject}.pagedKvLastPageLen`,
+  };
+  const table = checkPageTable(names, {
+    indptr: arrays.pagedKvIndptr,
+    indices: arrays.pagedKvIndices,
+    lastPageLen: arrays.pagedKvLastPageLen,
+  }, { numPages: ANY_PAGES, pageSize });
+  if (table.indptr.length === qoIndptr.length) return { qoIndptr, table };
+  throw new OptionError(names.indptr, {
+    got: `${table.indptr.length} entries`,
+    expected: `${qoIndptr.length}, as many as qoIndptr has`,
+    hint: "Every request has its queries and its pages; either may be none.",
   });
 }
 
@@ -162,9 +187,10 @@ export function checkPlannedCache(
   });
 }
 
-type CheckedSizes = ReturnType<typeof checkSizes>;
+/** Sizes that are known to be right. */
+export type CheckedSizes = Required<PagedSizes> & { readonly headDimV: number };
 
-function checkSizes(plan: PagedSizes & { readonly headDimV?: number }) {
+function checkSizes(plan: PagedSizes & { readonly headDimV?: number }): CheckedSizes {
   return {
     ...checkPlanSizes(plan),
     pageSize: checkPlanSize("options.pageSize", plan.pageSize),
@@ -173,15 +199,12 @@ function checkSizes(plan: PagedSizes & { readonly headDimV?: number }) {
   };
 }
 
-function pagedPlan(
+/** A plan of what is known to be right. */
+export function pagedPlan(
   { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype }: CheckedSizes,
   settings: AttentionSettings,
   seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
-  { layout, qoIndptr, table }: {
-    readonly layout: KvLayout;
-    readonly qoIndptr: readonly number[];
-    readonly table: PageTable;
-  },
+  { layout, qoIndptr, table }: PagedLevel & { readonly layout: KvLayout },
 ): PagedPlan {
   const cache = likelyCache(layout, { pageSize, numKvHeads, headDim, headDimV, dtype: kvDtype });
   const numRequests = qoIndptr.length - 1;

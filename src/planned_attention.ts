@@ -8,7 +8,7 @@
 import type { AttentionWithLse } from "./attend.ts";
 import { checkReturnLse } from "./attention_options.ts";
 import type { AttentionProblem } from "./attention_problem.ts";
-import type { PreparedAttention, Storage } from "./backend.ts";
+import type { PlannedWork, PreparedAttention, Storage } from "./backend.ts";
 import { KvasirDevice } from "./device.ts";
 import { DestroyedError, DeviceMismatchError, OptionError, PlanError } from "./errors.ts";
 import { checkNames } from "./option_checks.ts";
@@ -56,8 +56,13 @@ export class PlannedAttention {
 
   /** Takes a problem in; when it throws, an earlier one stays. */
   plan(problem: AttentionProblem): void {
+    this.planWork({ levels: [problem], merged: null });
+  }
+
+  /** The same for any work. */
+  planWork(work: PlannedWork): void {
     this.#checkAlive("plan");
-    this.#prepared.plan(problem);
+    this.#prepared.plan(work);
     this.#isPlanned = true;
   }
 

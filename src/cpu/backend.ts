@@ -15,7 +15,6 @@ import type {
   ConvertOperands,
   MergeOperands,
   PreparedAttention,
-  PreparedRun,
   Storage,
 } from "../backend.ts";
 import type { ConvertProblem } from "../convert_problem.ts";
@@ -24,6 +23,7 @@ import { DeviceLostError, LimitError, OptionError } from "../errors.ts";
 import type { DeviceReport } from "../report.ts";
 import { appendRows } from "./append.ts";
 import { convertElements } from "./convert.ts";
+import { PreparedOnCpu } from "./prepared.ts";
 import { attentionDescriptor, attentionTables, mergeDescriptor } from "./descriptor.ts";
 import { MAX_BLOCK, WasmInstance } from "./wasm_module.ts";
 
@@ -130,16 +130,7 @@ export class WasmBackend implements Backend {
   }
 
   prepare(): PreparedAttention {
-    let planned: AttentionProblem;
-    const plan = (problem: AttentionProblem) => {
-      planned = problem;
-    };
-    const begin = (): PreparedRun => {
-      const problem = planned;
-      // Tables are as quickly written as kept.
-      return { run: (operands) => this.attend(problem, operands), end() {} };
-    };
-    return { plan, update: plan, begin, release() {} };
+    return new PreparedOnCpu(this);
   }
 
   async merge(problem: MergeProblem, operands: MergeOperands): Promise<void> {

@@ -14,7 +14,7 @@ import { type Dispatch, submit } from "./dispatch.ts";
 import type { Kernel } from "./kernels.ts";
 import { type Memory, temporaryMemory } from "./memory.ts";
 import { mergeResources } from "./merge.ts";
-import { bindTemplate, type OperandSlot, type Template } from "./templates.ts";
+import { bindTemplate, operandResults, type Template, type TemplateResults } from "./templates.ts";
 
 /** The compiled kernels of a plan. */
 export interface DecodeKernels {
@@ -70,23 +70,22 @@ export function decodeDispatches(
   if (plan.split) compiled.set(plan.split.merge.kernel, kernels.merge!);
   // The layout is the same with and without lse; without it, nothing is written there.
   const noLse = memory.scratch("no lse", 16);
-  return decodeTemplates(context, plan, problem, memory, operands.lse !== null)
+  return decodeTemplates(context, plan, problem, memory, operandResults(operands.lse !== null))
     .map((template) => bindTemplate(template, compiled, operands, noLse));
 }
 
-/** A plan's dispatches without their operands; `writeLse` says whether lse is wanted. */
+/** A plan's dispatches without their operands, and where their results go. */
 export function decodeTemplates(
   { ropeTables }: GpuContext,
   plan: DecodePlan,
   problem: AttentionProblem,
   memory: Memory,
-  writeLse: boolean,
+  { out, lse, writeLse }: TemplateResults,
 ): Template[] {
   const { numQoHeads, headDim, rope, pageTable } = problem;
   const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
   const pages = pageTable ? memory.words("storage", "page table", pageTable) : unused;
-  const [out, lse]: OperandSlot[] = [{ operand: "out" }, { operand: "lse" }];
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
   const partial = plan.split && {

@@ -15,7 +15,7 @@ import { type Memory, temporaryMemory } from "./memory.ts";
 import { mergeResources } from "./merge.ts";
 import { planPrefill, type PrefillPlan } from "./prefill_plan.ts";
 import { paramWords, tableWords } from "./prefill_tables.ts";
-import { bindTemplate, type OperandSlot, type Template } from "./templates.ts";
+import { bindTemplate, operandResults, type Template, type TemplateResults } from "./templates.ts";
 
 /** The compiled kernels of a plan. */
 export interface PrefillKernels {
@@ -75,23 +75,22 @@ export function prefillDispatches(
   if (plan.split) compiled.set(plan.split.merge.kernel, kernels.merge!);
   // The layout is the same with and without lse; without it, nothing is written there.
   const noLse = memory.scratch("no lse", 16);
-  return prefillTemplates(context, plan, problem, memory, operands.lse !== null)
+  return prefillTemplates(context, plan, problem, memory, operandResults(operands.lse !== null))
     .map((template) => bindTemplate(template, compiled, operands, noLse));
 }
 
-/** A plan's dispatches without their operands; `writeLse` says whether lse is wanted. */
+/** A plan's dispatches without their operands, and where their results go. */
 export function prefillTemplates(
   { ropeTables }: GpuContext,
   plan: PrefillPlan,
   problem: AttentionProblem,
   memory: Memory,
-  writeLse: boolean,
+  { out, lse, writeLse }: TemplateResults,
 ): Template[] {
   const { numQoHeads, headDim, headDimV, rope, pageTable } = problem;
   const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
   const pages = pageTable ? memory.words("storage", "page table", pageTable) : unused;
-  const [out, lse]: OperandSlot[] = [{ operand: "out" }, { operand: "lse" }];
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
   const partial = plan.split && {

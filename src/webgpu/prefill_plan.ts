@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import { type AttentionProblem, REQUEST_WORDS, rowsOf } from "../attention_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
@@ -116,7 +116,7 @@ function checkBindings(problem: AttentionProblem, { limits }: Capabilities): voi
       hint: `${hint}, or request the GPUDevice with the adapter's limits.`,
     });
   };
-  const rows = numRows(problem) * numQoHeads;
+  const rows = rowsOf(problem) * numQoHeads;
   check("q", rows * headDim * bytesPerElement(problem.qDtype), "Split the batch");
   check("out", rows * headDimV * bytesPerElement(problem.outDtype), "Split the batch");
   let pages = pageTable?.reduce((most, page) => Math.max(most, page + 1), 1) ?? 1;
@@ -140,15 +140,6 @@ function checkBindings(problem: AttentionProblem, { limits }: Capabilities): voi
   }
 }
 
-/** Rows of q and out. */
-function numRows({ requests }: AttentionProblem): number {
-  let rows = 0;
-  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    rows = Math.max(rows, requests[at] + requests[at + 1]);
-  }
-  return rows;
-}
-
 /** The states of every query, a chunk of its request's keys each, and their merge. */
 function planStates(
   problem: AttentionProblem,
@@ -156,7 +147,7 @@ function planStates(
   chunkKeys: number,
 ): NonNullable<PrefillPlan["split"]> {
   const { numRequests, numQoHeads, headDimV, outDtype, sinks, lseScale, requests } = problem;
-  const rows = new Uint32Array(numRows(problem) * 4);
+  const rows = new Uint32Array(rowsOf(problem) * 4);
   const places: { first: number; chunks: number }[] = [];
   let states = 0;
   for (let request = 0; request < numRequests; request++) {

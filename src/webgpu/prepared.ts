@@ -5,26 +5,24 @@
  * @module
  */
 
-import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
-import type { AttentionOperands, PreparedAttention, PreparedRun } from "../backend.ts";
+import { type AttentionProblem, rowsOf } from "../attention_problem.ts";
+import type { AttentionOperands, PlannedWork, PreparedAttention, PreparedRun } from "../backend.ts";
 import type { GpuStorage } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
-import { decodeTemplates, isDecode } from "./decode.ts";
-import { type DecodePlan, planDecode } from "./decode_plan.ts";
+import type { DecodePlan } from "./decode_plan.ts";
 import { tableWords, withLengths } from "./decode_tables.ts";
 import { type Dispatch, groupOf, recordPass, submit, submitQuickly } from "./dispatch.ts";
 import type { Kernel, KernelRequest } from "./kernels.ts";
 import { ReusedMemory } from "./memory.ts";
-import { prefillTemplates } from "./prefill.ts";
-import { planPrefill } from "./prefill_plan.ts";
 import { bindTemplate, compileTemplates, type Template } from "./templates.ts";
+import { planWork, type WorkPlan, workTemplates } from "./work_plan.ts";
 
 /** Operands whose bind groups are kept: one for each layer of a model, say. */
 const MOST_BOUND = 128;
 
 /** What is planned, with the memory that it is written to. */
 interface Planned {
-  readonly family: "decode" | "prefill";
+  readonly family: string;
   readonly problem: AttentionProblem;
   readonly memory: ReusedMemory;
   readonly templates: readonly Template[];
@@ -47,25 +45,21 @@ export class PreparedOnGpu implements PreparedAttention {
     this.#context = context;
   }
 
-  plan(problem: AttentionProblem): void {
+  plan(work: PlannedWork): void {
     const context = this.#context;
     context.guard.check();
-    const decode = isDecode(problem) ? planDecode(problem, context.capabilities) : null;
-    const prefill = decode ? null : planPrefill(problem, context.capabilities);
+    const plans = planWork(work, context.capabilities);
     const memory = this.#freeMemory();
     memory.begin();
+    const [problem] = work.levels;
     const noLse = memory.scratch(
       "lse that nobody reads",
-      4 * lseRows(problem) * problem.numQoHeads,
+      4 * rowsOf(problem) * problem.numQoHeads,
     );
-    // lse is always written, if only there: a run with it and one without are the same.
-    const templates = decode
-      ? decodeTemplates(context, decode, problem, memory, true)
-      : prefillTemplates(context, prefill!, problem, memory, true);
-    const family = decode ? "decode" : "prefill";
-    const { reason } = (decode ?? prefill)!;
-    const kernels = this.#compile(templates, family, reason);
+    const templates = workTemplates(context, plans, memory);
+    const kernels = this.#compile(templates, plans);
     const bound = new Map<string, readonly Dispatch[]>();
+    const { family, decode } = plans;
     this.#planned = { family, problem, memory, templates, noLse, kernels, decode, bound };
   }
 
@@ -74,7 +68,7 @@ export class PreparedOnGpu implements PreparedAttention {
     const moved = !this.#isUsed(planned.memory) && planned.decode &&
       withLengths(planned.problem, problem, planned.decode);
     if (!moved) {
-      this.plan(problem);
+      this.plan({ levels: [problem], merged: null });
       return;
     }
     // Nothing but the ends of stretches: tables are written anew, and all else stays.
@@ -146,8 +140,7 @@ export class PreparedOnGpu implements PreparedAttention {
 
   async #compile(
     templates: readonly Template[],
-    family: string,
-    reason: string,
+    { reasons }: WorkPlan,
   ): Promise<ReadonlyMap<KernelRequest, Kernel>> {
     const compiling = compileTemplates(
       this.#context.kernels,
@@ -156,10 +149,10 @@ export class PreparedOnGpu implements PreparedAttention {
     // Whoever runs hears of a failure.
     compiling.catch(() => {});
     const kernels = await compiling;
-    [...kernels.values()].forEach(({ name }, i) => {
-      const [what, why] = i === 0 ? [family, reason] : ["merge", "keys are split"];
-      this.#context.noteChoice(what, name, why);
-    });
+    for (const [request, { name }] of kernels) {
+      const [family, reason] = reasons.get(request)!;
+      this.#context.noteChoice(family, name, reason);
+    }
     return kernels;
   }
 
@@ -191,13 +184,4 @@ function keyOf({ q, k, v, out, lse }: AttentionOperands): string {
     key += `${id},${byteOffset},${byteLength};`;
   }
   return key;
-}
-
-/** Rows of lse. */
-function lseRows({ requests }: AttentionProblem): number {
-  let rows = 1;
-  for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    rows = Math.max(rows, requests[at] + requests[at + 1]);
-  }
-  return rows;
 }

@@ -24,6 +24,19 @@ export interface Template {
   readonly grid: readonly [number, number];
 }
 
+/** Where results go. */
+export interface TemplateResults {
+  readonly out: GPUBufferBinding | OperandSlot;
+  readonly lse: GPUBufferBinding | OperandSlot;
+  /** Whether lse is written. */
+  readonly writeLse: boolean;
+}
+
+/** Results that go to the call's operands. */
+export function operandResults(writeLse: boolean): TemplateResults {
+  return { out: { operand: "out" }, lse: { operand: "lse" }, writeLse };
+}
+
 /** The kernels of templates, compiled or found in the cache. */
 export async function compileTemplates(
   cache: KernelCache,
