@@ -64,6 +64,8 @@ export interface BenchShape {
   readonly headDimV?: number;
   /** A sliding window. */
   readonly windowLeft?: number;
+  /** Tokens of a page, where the cache has pages. */
+  readonly pageSize?: number;
 }
 
 /** One measurement. */

@@ -5,17 +5,25 @@
  * @module
  */
 
-import { batchDecodeWithPaddedKvCache } from "@kvasir/attention";
+import {
+  batchDecodeWithPaddedKvCache,
+  BatchDecodeWithPagedKvCache,
+  type PagedDecodePlan,
+} from "@kvasir/attention";
 import type { AttentionProblem } from "../../src/attention_problem.ts";
 import type { Backend, Storage } from "../../src/backend.ts";
+import { cachePages } from "../../src/cache_pages.ts";
 import { WasmBackend } from "../../src/cpu/backend.ts";
 import { decodeToFloat32 } from "../../src/cpu/codec.ts";
 import { paddedDecode } from "../../src/decode_problem.ts";
 import { KvasirDevice } from "../../src/device.ts";
+import { bytesPerElement } from "../../src/dtype.ts";
+import { overCache, pagedDecode } from "../../src/paged_problem.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";
 import { decodeCall } from "./decode_call.ts";
 import { decodeBytes, decodeFlops, type DecodeProblem } from "./decode_cases.ts";
+import type { BenchShape } from "../results.ts";
 import { copiesOf, overCopy } from "./copies.ts";
 import type { GpuCase, OpenCase, Tuning } from "./family.ts";
 import { BLOCK_VALUES, fillOnGpu, fillOnHost } from "./inputs.ts";
@@ -56,7 +64,9 @@ async function openDecode(
     owned.push(storage);
     return storage;
   };
+  let planned: BatchDecodeWithPagedKvCache | null = null;
   const release = () => {
+    planned?.destroy();
     for (const storage of owned) storage.release();
     for (const buffer of temporary) buffer.destroy();
   };
@@ -73,7 +83,13 @@ async function openDecode(
     const operands = { q, ...caches[0], out, lse: null };
     const dispatches = await decodeCall(backend, problem, operands, temporary, tuning);
     const device = new KvasirDevice(backend);
-    const kvShape = [s.batch, s.kvLen, s.numKvHeads, s.headDim];
+    const { pageSize = s.kvLen } = s;
+    const pages = s.batch * s.kvLen / pageSize;
+    const kvShape = [pages, pageSize, s.numKvHeads, s.headDim];
+    if (s.pageSize !== undefined) {
+      planned = new BatchDecodeWithPagedKvCache(device);
+      planned.plan(pagedPlanOf(wanted));
+    }
     return {
       kernel: dispatches[0].kernel.name,
       calls: caches.map(({ k, v }) =>
@@ -88,6 +104,11 @@ async function openDecode(
         );
         using k = device.tensorFromBuffer(caches[0].k.buffer, kvShape, dtype);
         using v = device.tensorFromBuffer(caches[0].v.buffer, kvShape, dtype);
+        if (planned) {
+          using result = await planned.run(qTensor, [k, v]);
+          await result.read();
+          return;
+        }
         using result = await batchDecodeWithPaddedKvCache(qTensor, k, v, { seqLens });
         await result.read();
       },
@@ -99,10 +120,45 @@ async function openDecode(
   }
 }
 
-function problemOf({ shape: s, dtype, seqLens }: DecodeProblem): AttentionProblem {
+function problemOf(wanted: DecodeProblem): AttentionProblem {
+  const { shape: s, dtype, seqLens } = wanted;
+  if (s.pageSize !== undefined) {
+    const tensor = { shape: [1, s.pageSize, s.numKvHeads, s.headDim], dtype };
+    return overCache(pagedDecode(pagedPlanOf(wanted), "NHD"), cachePages([tensor, tensor], "NHD"));
+  }
   const kv = { shape: [s.batch, s.kvLen, s.numKvHeads, s.headDim], dtype };
   const q = { shape: [s.batch, s.numQoHeads, s.headDim], dtype: "float16" as const };
   return paddedDecode(q, kv, kv, { seqLens }).problem;
+}
+
+/** A request's pages, from all over the cache. */
+function pageOf(
+  { batch, kvLen, pageSize = kvLen }: BenchShape,
+  request: number,
+  i: number,
+): number {
+  const pages = kvLen / pageSize;
+  return ((request * pages + i) * 7919 + 13) % (batch * pages);
+}
+
+/** The plan of a paged case; k and v are a pair. */
+function pagedPlanOf({ shape: s, dtype }: DecodeProblem): PagedDecodePlan {
+  const { batch, kvLen, pageSize = kvLen } = s;
+  const pages = kvLen / pageSize;
+  return {
+    indptr: Array.from({ length: batch + 1 }, (_, request) => request * pages),
+    indices: Array.from(
+      { length: batch * pages },
+      (_, i) => pageOf(s, Math.floor(i / pages), i % pages),
+    ),
+    lastPageLen: new Array(batch).fill(pageSize),
+    numQoHeads: s.numQoHeads,
+    numKvHeads: s.numKvHeads,
+    headDim: s.headDim,
+    pageSize,
+    qDtype: "float16",
+    kvDtype: dtype,
+  };
 }
 
 /**
@@ -142,13 +198,33 @@ async function answerOfWasm(wanted: DecodeProblem, request: number): Promise<Flo
   const wasm: Backend = new WasmBackend("the bench");
   const operands = {
     q: fillOnHost(wasm, rows, "float16", FROM.q + request * rows),
-    k: fillOnHost(wasm, kv, dtype, FROM.k + request * stride),
-    v: fillOnHost(wasm, kv, dtype, FROM.v + request * stride),
+    k: await cacheOnHost(wasm, wanted, request, kv, FROM.k + request * stride),
+    v: await cacheOnHost(wasm, wanted, request, kv, FROM.v + request * stride),
     out: wasm.allocate(rows * 2, "bench"),
   };
-  const shape = { ...s, batch: 1, kvLen };
+  const shape = { ...s, batch: 1, kvLen, pageSize: undefined };
   await wasm.attend(problemOf({ shape, dtype }), { ...operands, lse: null });
   const answer = decodeToFloat32(await wasm.read(operands.out), "float16");
   for (const storage of Object.values(operands)) storage.release();
   return answer;
+}
+
+/** K or v of one request, one token after another. */
+async function cacheOnHost(
+  wasm: Backend,
+  { shape: s, dtype }: DecodeProblem,
+  request: number,
+  elements: number,
+  from: number,
+): Promise<Storage> {
+  if (s.pageSize === undefined) return fillOnHost(wasm, elements, dtype, from);
+  const first = from - request * elements;
+  const size = s.pageSize * s.numKvHeads * s.headDim;
+  const target = wasm.allocate(elements * bytesPerElement(dtype), "bench");
+  for (let i = 0; i < elements / size; i++) {
+    const page = fillOnHost(wasm, size, dtype, first + pageOf(s, request, i) * size);
+    wasm.write(target, i * size * bytesPerElement(dtype), await wasm.read(page));
+    page.release();
+  }
+  return target;
 }

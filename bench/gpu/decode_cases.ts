@@ -60,6 +60,7 @@ export const DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
   { shape: shape(1, 8192, 32, 8) },
   { shape: shape(1, 131072, 32, 8) },
   mixed(shape(64, 8192, 32, 8)),
+  ...[16, 1].map((pageSize) => ({ shape: { ...shape(64, 4096, 32, 8), pageSize } })),
 ]);
 
 /** For software adapters. */
@@ -67,6 +68,7 @@ export const SMALL_DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
   { shape: shape(2, 256, 4, 4) },
   { shape: shape(2, 256, 8, 2) },
   mixed(shape(4, 256, 8, 2)),
+  { shape: { ...shape(2, 256, 8, 2), pageSize: 16 } },
 ]);
 
 /** Keys of all requests together. */

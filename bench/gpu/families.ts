@@ -6,6 +6,7 @@
  */
 
 import { APPEND_CASES, appendCase, SMALL_APPEND_CASES } from "./append.ts";
+import { CASCADE_CASES, cascadeCase, SMALL_CASCADE_CASES } from "./cascade.ts";
 import { decodeCase } from "./decode.ts";
 import { DECODE_PROBLEMS, SMALL_DECODE_PROBLEMS } from "./decode_cases.ts";
 import type { GpuCase } from "./family.ts";
@@ -20,6 +21,7 @@ export function casesFor(isSmall: boolean): GpuCase[] {
     ...(isSmall ? SMALL_DECODE_PROBLEMS : DECODE_PROBLEMS).map(decodeCase),
     ...(isSmall ? SMALL_PREFILL_PROBLEMS : PREFILL_PROBLEMS).map(prefillCase),
     ...(isSmall ? SMALL_MERGE_CASES : MERGE_CASES).map(mergeCase),
+    ...(isSmall ? SMALL_CASCADE_CASES : CASCADE_CASES).map(cascadeCase),
     ...(isSmall ? SMALL_APPEND_CASES : APPEND_CASES).map(appendCase),
     ...(isSmall ? SMALL_QUANTIZE_CASES : QUANTIZE_CASES).map(quantizeCase),
   ];

@@ -53,6 +53,7 @@ export function caseName(
     : `${s.qoLen} tokens over ${keys} keys`;
   const dims = s.headDimV ? `, D ${s.headDim} and ${s.headDimV}` : `, D ${s.headDim}`;
   const window = s.windowLeft === undefined ? "" : `, window ${s.windowLeft}`;
-  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window;
+  const pages = s.pageSize === undefined ? "" : `, pages of ${s.pageSize}`;
+  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window + pages;
   return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}${odd}, ${dtype}`;
 }
