@@ -288,8 +288,8 @@ export interface RunOptions {
   lse?: Tensor;
   /**
    * Where to record the work, in a pass of its own, instead of submitting it: the results are there
-   * once the caller has submitted. Submit before the next `plan`, which writes buffers that the
-   * recorded work reads. WebGPU only. Default: the work is submitted.
+   * once the caller has submitted. Submit before the next `plan()` and before `destroy()`: both write
+   * or free buffers that the recorded work reads. WebGPU only. Default: the work is submitted.
    */
   encoder?: GPUCommandEncoder;
 }

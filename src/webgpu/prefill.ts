@@ -29,7 +29,7 @@ export async function runPrefill(
   problem: AttentionProblem,
   operands: AttentionOperands,
 ): Promise<void> {
-  const plan = planOf(context, problem);
+  const plan = planPrefill(problem, context.capabilities);
   const kernels = await compilePrefill(context, plan);
   context.noteChoice("prefill", kernels.prefill.name, plan.reason);
   if (kernels.merge) context.noteChoice("merge", kernels.merge.name, "keys are split");
@@ -39,17 +39,6 @@ export async function runPrefill(
     "prefill",
     (temporary) => prefillDispatches(context, plan, kernels, problem, operands, temporary),
   );
-}
-
-/** Plans by their problems, which planned calls bring again and again. */
-const plans = new WeakMap<GpuContext, WeakMap<AttentionProblem, PrefillPlan>>();
-
-function planOf(context: GpuContext, problem: AttentionProblem): PrefillPlan {
-  const known = plans.get(context) ?? new WeakMap<AttentionProblem, PrefillPlan>();
-  plans.set(context, known);
-  const plan = known.get(problem) ?? planPrefill(problem, context.capabilities);
-  known.set(problem, plan);
-  return plan;
 }
 
 /** Compiles a plan's kernels, or finds them in the cache. */
