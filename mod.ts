@@ -30,9 +30,10 @@ export {
   getBatchIndicesPositions,
   getSeqLens,
 } from "./src/append_indices.ts";
-export type { AppendOptions } from "./src/append_problem.ts";
+export type { AppendOptions, RopeOptions } from "./src/append_problem.ts";
 export type { AttentionWithLse } from "./src/attend.ts";
-export type { PagedKv } from "./src/cache_pages.ts";
+export type { PagedKvCacheOptions } from "./src/cache_options.ts";
+export type { CacheTensors } from "./src/cache_pages.ts";
 export type { QuantizeOptions } from "./src/convert_problem.ts";
 export { MultiLevelCascadeAttention } from "./src/cascade.ts";
 export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
@@ -81,7 +82,11 @@ export type {
   WrapperOptions,
 } from "./src/options.ts";
 export { BatchDecodeWithPagedKvCache } from "./src/paged_decode.ts";
+export type { PagedKv } from "./src/paged_kv.ts";
+export { type CacheStatistics, PagedKvCache } from "./src/paged_kv_cache.ts";
 export { BatchPrefillWithPagedKvCache } from "./src/paged_prefill.ts";
+export type { PageSequence } from "./src/page_sequence.ts";
+export type { Append, BatchTables, PageStatistics } from "./src/page_types.ts";
 export { batchPrefillWithPaddedKvCache, singlePrefillWithKvCache } from "./src/prefill.ts";
 export { dequantize, quantize } from "./src/quantize.ts";
 export { BatchPrefillWithRaggedKvCache } from "./src/ragged_prefill.ts";

@@ -7,7 +7,8 @@
 import { APPEND_OPTIONS, type AppendOptions, appendPaged } from "./append_problem.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { Storage } from "./backend.ts";
-import { cachePages, cacheTensors, type PagedKv } from "./cache_pages.ts";
+import { cachePages, cacheTensors } from "./cache_pages.ts";
+import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
 import { OptionError } from "./errors.ts";
 import { asDeviceTensor, commonDevice, type Tensor, useTensors } from "./tensor.ts";
 
@@ -73,14 +74,12 @@ export async function appendPagedKvCache(
 ): Promise<void> {
   const key = asDeviceTensor("appendKey", appendKey);
   const value = asDeviceTensor("appendValue", appendValue);
-  const cache = cacheTensors<unknown>(kvCache)
+  const layout = checkKvLayout(options, APPEND_OPTIONS);
+  const cache = cacheTensors<unknown>(tensorsOfCache(kvCache, layout))
     .map(([name, tensor]) => [name, asDeviceTensor(name, tensor)] as const);
   const tensors = [["appendKey", key], ["appendValue", value], ...cache] as const;
   const device = commonDevice(tensors);
-  const pages = cachePages(
-    cache.map(([, tensor]) => tensor),
-    checkKvLayout(options, APPEND_OPTIONS),
-  );
+  const pages = cachePages(cache.map(([, tensor]) => tensor), layout);
   const problem = appendPaged(
     {
       key,

@@ -50,17 +50,8 @@ export interface AppendProblem {
   readonly rope: RopeParameters | null;
 }
 
-/** Options of {@linkcode appendPagedKvCache}. */
-export interface AppendOptions {
-  /** Layout of the cache's pages. Default `"NHD"`. */
-  kvLayout?: KvLayout;
-  /**
-   * What stored keys will be multiplied with to be the real ones: a number above 0, or one for each
-   * of the Hkv heads. Appended keys are multiplied by 1 / it, in float32. Default 1.
-   */
-  kScale?: number | ArrayLike<number>;
-  /** The same for values. Default 1. */
-  vScale?: number | ArrayLike<number>;
+/** How keys are turned before they are stored. */
+export interface RopeOptions {
   /**
    * `"ROPE_LLAMA"` turns each key by its position before it is scaled and stored, for attention with
    * queries that are turned already. Default `"NONE"`.
@@ -70,6 +61,19 @@ export interface AppendOptions {
   ropeScale?: number;
   /** The base of the frequencies in rotary encoding. Default 10,000. */
   ropeTheta?: number;
+}
+
+/** Options of {@linkcode appendPagedKvCache}. */
+export interface AppendOptions extends RopeOptions {
+  /** Layout of the cache's pages. Default `"NHD"`. */
+  kvLayout?: KvLayout;
+  /**
+   * What stored keys will be multiplied with to be the real ones: a number above 0, or one for each
+   * of the Hkv heads. Appended keys are multiplied by 1 / it, in float32. Default 1.
+   */
+  kScale?: number | ArrayLike<number>;
+  /** The same for values. Default 1. */
+  vScale?: number | ArrayLike<number>;
 }
 
 /** The names of the options. */
@@ -123,8 +127,12 @@ export function appendPaged(
   };
 }
 
-/** Checks the appended tensors; their number of tokens. */
-function checkRows(key: TensorSpec, value: TensorSpec, cache: CachePages): number {
+/** Checks the appended tensors; their number of tokens. Throws `ShapeError` or `DTypeError`. */
+export function checkRows(
+  key: TensorSpec,
+  value: TensorSpec,
+  cache: Pick<CachePages, "numKvHeads" | "headDim" | "headDimV">,
+): number {
   const { numKvHeads, headDim, headDimV } = cache;
   const check = (name: string, { shape }: TensorSpec, dim: number) => {
     if (shape.length === 3 && shape[1] === numKvHeads && shape[2] === dim) return;
@@ -199,8 +207,8 @@ function checkPosition(token: number, value: unknown, request: number, length: n
   });
 }
 
-/** 1 / scale in float32, checked; null where all are 1. */
-function checkScales(
+/** 1 / scale in float32, checked; null where all are 1. Throws `OptionError`. */
+export function checkScales(
   subject: string,
   value: unknown,
   numKvHeads: number,
@@ -221,7 +229,8 @@ function checkScales(
   return factors.every((factor) => factor === 1) ? null : factors;
 }
 
-function checkRope(options: AppendOptions, headDim: number): RopeParameters | null {
+/** Checks how keys are turned. Throws `OptionError`. */
+export function checkRope(options: RopeOptions, headDim: number): RopeParameters | null {
   const mode = checkWord(
     "options.posEncodingMode",
     options.posEncodingMode ?? "NONE",

@@ -69,6 +69,13 @@ export interface ConvertOperands {
   readonly result: Storage;
 }
 
+/** A part of one storage that goes to another, in bytes. */
+export interface CopiedPart {
+  readonly from: number;
+  readonly to: number;
+  readonly size: number;
+}
+
 /**
  * What is planned: attention, or some levels of it over different keys, whose states are merged. Levels
  * have q, k and v in common, and the same rows of results, in float32 with lse in base 2; all keys of
@@ -128,6 +135,8 @@ export interface Backend {
   convert(problem: ConvertProblem, operands: ConvertOperands): Promise<void>;
   /** Copies all bytes of one storage to another of the same length. */
   copy(from: Storage, to: Storage): Promise<void>;
+  /** Copies parts of one storage to another; on WebGPU, of multiples of 4 bytes at such places. */
+  copyParts(from: Storage, to: Storage, parts: readonly CopiedPart[]): Promise<void>;
   /** Frees what the backend owns. Called once. */
   destroy(): void;
 }

@@ -20,10 +20,10 @@ import { show } from "./shape.ts";
 import type { Tensor } from "./tensor.ts";
 
 /**
- * A paged KV cache: one tensor `[pages, 2, pageSize, Hkv, D]`, or with `kvLayout: "HND"`
+ * The tensors of a paged KV cache: one tensor `[pages, 2, pageSize, Hkv, D]`, or with `kvLayout: "HND"`
  * `[pages, 2, Hkv, pageSize, D]`; or a pair of tensors without the 2, whose head dims may differ.
  */
-export type PagedKv = Tensor | readonly [k: Tensor, v: Tensor];
+export type CacheTensors = Tensor | readonly [k: Tensor, v: Tensor];
 
 /** What a cache's shapes say. */
 export interface CachePages extends PageSizes {

@@ -6,7 +6,7 @@
 
 import type { AttentionWithLse } from "./attend.ts";
 import { checkKvLayout } from "./attention_options.ts";
-import type { PagedKv } from "./cache_pages.ts";
+import type { PagedKv } from "./paged_kv.ts";
 import { cascade } from "./cascade_problem.ts";
 import type { Device } from "./device.ts";
 import { checkInteger } from "./option_checks.ts";

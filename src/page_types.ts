@@ -16,7 +16,9 @@ export interface PageTableOptions {
 
 /** Tokens to be added to a sequence. */
 export interface Append {
+  /** The sequence that grows. */
   sequence: PageSequence;
+  /** By how many tokens. */
   tokens: number;
 }
 
@@ -41,6 +43,7 @@ export interface Reservation {
 export interface BatchTables {
   /** Entry i is where the pages of sequence i begin in `indices`; one entry more than sequences. */
   readonly indptr: Int32Array<ArrayBuffer>;
+  /** Page numbers, each sequence's in the order of its tokens. */
   readonly indices: Int32Array<ArrayBuffer>;
   /** The tokens of each last page: 1 to pageSize; 0 for an empty sequence, which has no page. */
   readonly lastPageLen: Int32Array<ArrayBuffer>;
@@ -48,11 +51,15 @@ export interface BatchTables {
 
 /** What a table holds. */
 export interface PageStatistics {
+  /** Pages in all. */
   readonly numPages: number;
+  /** Pages that sequences hold. */
   readonly usedPages: number;
+  /** Pages that nobody holds. */
   readonly freePages: number;
   /** Used pages that more than one sequence holds. */
   readonly sharedPages: number;
+  /** Sequences that are not freed. */
   readonly numSequences: number;
   /** The sum of the sequences' lengths. */
   readonly sequenceTokens: number;

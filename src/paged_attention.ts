@@ -7,7 +7,8 @@
 import type { AttentionWithLse } from "./attend.ts";
 import { hasQueries } from "./attention_problem.ts";
 import type { PlannedWork } from "./backend.ts";
-import { type CachePages, cachePages, cacheTensors, type PagedKv } from "./cache_pages.ts";
+import { type CachePages, cachePages, cacheTensors } from "./cache_pages.ts";
+import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
 import type { KvLayout, RunOptions } from "./options.ts";
 import { checkPlannedCache, overCache, type PagedPlan, withLastPageLen } from "./paged_problem.ts";
 import { checkPlanned } from "./plan_checks.ts";
@@ -59,9 +60,9 @@ export class PagedAttention {
     const [{ problem, tensors }] = levels;
     const query = this.#planned.input("q", q);
     checkPlanned("q", query[1], tensors.q);
-    const parts = cacheTensors<unknown>(kvCache).map(([name, tensor]) =>
-      this.#planned.input(name, tensor)
-    );
+    const parts = cacheTensors<unknown>(tensorsOfCache(kvCache, this.layout)).map((
+      [name, tensor],
+    ) => this.#planned.input(name, tensor));
     const cache = cachePages(parts.map(([, tensor]) => tensor), this.layout);
     for (const level of levels) checkPlannedCache(level, cache);
     if (cache.vOffset !== this.#cache!.vOffset) this.#planOver(cache, levels, this.#merged);

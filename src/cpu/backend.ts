@@ -13,6 +13,7 @@ import type {
   AttentionOperands,
   Backend,
   ConvertOperands,
+  CopiedPart,
   MergeOperands,
   PreparedAttention,
   Storage,
@@ -178,6 +179,17 @@ export class WasmBackend implements Backend {
   // deno-lint-ignore require-await
   async copy(from: WasmStorage, to: WasmStorage): Promise<void> {
     this.write(to, 0, this.#instance.view(from.handle, from.byteLength));
+  }
+
+  // deno-lint-ignore require-await
+  async copyParts(
+    from: WasmStorage,
+    to: WasmStorage,
+    parts: readonly CopiedPart[],
+  ): Promise<void> {
+    for (const part of parts) {
+      this.write(to, part.to, this.#instance.view(from.handle, part.size, part.from));
+    }
   }
 
   /** Calls an export with a descriptor; what was uploaded for it is freed after. */

@@ -11,6 +11,7 @@ import type {
   AttentionOperands,
   Backend,
   ConvertOperands,
+  CopiedPart,
   MergeOperands,
   PreparedAttention,
 } from "../backend.ts";
@@ -18,7 +19,14 @@ import type { ConvertProblem } from "../convert_problem.ts";
 import type { DeviceLostError } from "../errors.ts";
 import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
 import { runAppend } from "./append.ts";
-import { allocateStorage, borrowStorage, copyStorage, type GpuStorage, upload } from "./buffers.ts";
+import {
+  allocateStorage,
+  borrowStorage,
+  copyParts,
+  copyStorage,
+  type GpuStorage,
+  upload,
+} from "./buffers.ts";
 import { type Capabilities, probeCapabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
 import { isDecode, runDecode } from "./decode.ts";
@@ -187,6 +195,15 @@ export class WebGpuBackend implements Backend, GpuContext {
   async copy(from: GpuStorage, to: GpuStorage): Promise<void> {
     this.guard.check();
     await this.guard.race(copyStorage(this.device, from, to));
+  }
+
+  async copyParts(
+    from: GpuStorage,
+    to: GpuStorage,
+    parts: readonly CopiedPart[],
+  ): Promise<void> {
+    this.guard.check();
+    await this.guard.race(copyParts(this.device, from, to, parts));
   }
 
   destroy(): void {

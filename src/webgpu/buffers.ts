@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Storage } from "../backend.ts";
+import type { CopiedPart, Storage } from "../backend.ts";
 import { LimitError, OptionError } from "../errors.ts";
 import { show } from "../shape.ts";
 import { inErrorScopes } from "./gpu_errors.ts";
@@ -140,10 +140,23 @@ export function scratchBuffer(device: GPUDevice, label: string, byteLength: numb
 
 /** Copies a tensor's bytes to another tensor. */
 export function copyStorage(device: GPUDevice, from: GpuStorage, to: GpuStorage): Promise<void> {
+  const size = Math.ceil(from.byteLength / 4) * 4;
+  return copyParts(device, from, to, [{ from: 0, to: 0, size }]);
+}
+
+/** Copies parts of a tensor's bytes to places of another tensor, which has another buffer. */
+export function copyParts(
+  device: GPUDevice,
+  from: GpuStorage,
+  to: GpuStorage,
+  parts: readonly CopiedPart[],
+): Promise<void> {
   return inErrorScopes(device, "copy", () => {
-    const size = Math.ceil(from.byteLength / 4) * 4;
     const encoder = device.createCommandEncoder();
-    encoder.copyBufferToBuffer(from.buffer, from.byteOffset, to.buffer, to.byteOffset, size);
+    for (const part of parts) {
+      const [source, target] = [from.byteOffset + part.from, to.byteOffset + part.to];
+      encoder.copyBufferToBuffer(from.buffer, source, to.buffer, target, part.size);
+    }
     device.queue.submit([encoder.finish()]);
   }).done;
 }

@@ -89,7 +89,21 @@ onEachBackend(
     const [q, k, v] = makeOperands(device);
     const out = device.empty([9, 6, 16], "float32");
     const lse = device.empty([9, 6], "float32");
+    // Planned calls run what the engine has prepared for them.
+    let isBroken = false;
+    const broken = () => Promise.reject(new Error("broken on purpose"));
+    const { prepare } = engine;
+    engine.prepare = () => {
+      const prepared = prepare.call(engine);
+      const { begin } = prepared;
+      prepared.begin = () => {
+        const turn = begin.call(prepared);
+        return isBroken ? { run: broken, end: turn.end } : turn;
+      };
+      return prepared;
+    };
     const prefill = planned(device);
+    Reflect.deleteProperty(engine, "prepare");
     const before = device.report.memory;
     const calls = [
       () => singlePrefillWithKvCache(q, k, v, { returnLse: true }),
@@ -97,12 +111,14 @@ onEachBackend(
       () => prefill.run(q, k, v, { returnLse: true, out }),
       () => prefill.run(q, k, v, { returnLse: true, out, lse }),
     ];
-    engine.attend = () => Promise.reject(new Error("broken on purpose"));
+    engine.attend = broken;
+    isBroken = true;
     for (const call of calls) {
       await assert.rejects(call(), /broken on purpose/);
       assert.deepEqual(device.report.memory, before);
     }
     Reflect.deleteProperty(engine, "attend"); // the class's own again
+    isBroken = false;
     // Results are allocated one after the other: the first must go when the second cannot be had.
     const { allocate } = engine;
     let left = 1;

@@ -1,0 +1,102 @@
+/**
+ * What a paged KV cache is made of: its options, checked. Pure.
+ *
+ * @module
+ */
+
+import { checkScales } from "./append_problem.ts";
+import { checkKvLayout } from "./attention_options.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
+import type { DType } from "./dtype.ts";
+import { checkInteger } from "./option_checks.ts";
+import type { KvLayout } from "./options.ts";
+import { checkPlanDtype, checkPlanSize } from "./plan_checks.ts";
+
+/** Options of {@linkcode PagedKvCache.create}. */
+export interface PagedKvCacheOptions {
+  /** Pages in all; `numPages · pageSize` tokens at most. */
+  numPages: number;
+  /** Tokens of a page. */
+  pageSize: number;
+  /** Heads of k and v. */
+  numKvHeads: number;
+  /** The head dim of k. */
+  headDim: number;
+  /** The head dim of v. Default `headDim`. */
+  headDimV?: number;
+  /** How keys and values are stored. */
+  dtype: DType;
+  /** Layout of the pages. Default `"NHD"`. */
+  kvLayout?: KvLayout;
+  /** Layers that share the page table. Default 1. */
+  numLayers?: number;
+  /**
+   * What stored keys are multiplied with to be the real ones: one number above 0, or one for each KV
+   * head; appended keys are multiplied by 1 / it. Give attention the same. Default 1.
+   */
+  kScale?: number | ArrayLike<number>;
+  /** The same for values. */
+  vScale?: number | ArrayLike<number>;
+}
+
+const NAMES = [
+  "numPages",
+  "pageSize",
+  "numKvHeads",
+  "headDim",
+  "headDimV",
+  "dtype",
+  "kvLayout",
+  "numLayers",
+  "kScale",
+  "vScale",
+];
+
+/** Options that are known to be right. */
+export interface CheckedCacheOptions {
+  readonly numPages: number;
+  readonly pageSize: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly headDimV: number;
+  readonly dtype: DType;
+  readonly layout: KvLayout;
+  readonly numLayers: number;
+  /** 1 / scale; null where all are 1. */
+  readonly kFactors: Float32Array<ArrayBuffer> | null;
+  readonly vFactors: Float32Array<ArrayBuffer> | null;
+  /** The tensors of a layer: one, or a pair where v's rows have another length. */
+  readonly tensors: readonly TensorSpec[];
+}
+
+/** Checks the options. Throws `OptionError`. */
+export function checkCacheOptions(options: PagedKvCacheOptions): CheckedCacheOptions {
+  const layout = checkKvLayout(options as { kvLayout?: KvLayout }, NAMES);
+  const numPages = checkInteger("options.numPages", options.numPages, 1);
+  const [pageSize, numKvHeads, headDim, headDimV, numLayers] = ([
+    ["pageSize", options.pageSize],
+    ["numKvHeads", options.numKvHeads],
+    ["headDim", options.headDim],
+    ["headDimV", options.headDimV ?? options.headDim],
+    ["numLayers", options.numLayers ?? 1],
+  ] as const).map(([name, value]) => checkPlanSize(`options.${name}`, value));
+  const dtype = checkPlanDtype("options.dtype", options.dtype);
+  const page = (dim: number) =>
+    layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
+  const shapes = headDim === headDimV
+    ? [[numPages, 2, ...page(headDim)]]
+    : [[numPages, ...page(headDim)], [numPages, ...page(headDimV)]];
+  return {
+    numPages,
+    pageSize,
+    numKvHeads,
+    headDim,
+    headDimV,
+    dtype,
+    layout,
+    numLayers,
+    kFactors: checkScales("options.kScale", options.kScale, numKvHeads),
+    vFactors: checkScales("options.vScale", options.vScale, numKvHeads),
+    tensors: shapes.map((shape) => ({ shape, dtype })),
+  };
+}
