@@ -58,6 +58,8 @@ export class PreparedOnGpu implements PreparedAttention {
     );
     const templates = workTemplates(context, plans, memory);
     const kernels = this.#compile(templates, plans);
+    // Whoever runs hears of a failure; nobody may.
+    kernels.catch(() => {});
     const bound = new Map<string, readonly Dispatch[]>();
     const { family, decode } = plans;
     this.#planned = { family, problem, memory, templates, noLse, kernels, decode, bound };
@@ -142,13 +144,8 @@ export class PreparedOnGpu implements PreparedAttention {
     templates: readonly Template[],
     { reasons }: WorkPlan,
   ): Promise<ReadonlyMap<KernelRequest, Kernel>> {
-    const compiling = compileTemplates(
-      this.#context.kernels,
-      templates.map(({ kernel }) => kernel),
-    );
-    // Whoever runs hears of a failure.
-    compiling.catch(() => {});
-    const kernels = await compiling;
+    const requests = templates.map(({ kernel }) => kernel);
+    const kernels = await compileTemplates(this.#context.kernels, requests);
     for (const [request, { name }] of kernels) {
       const [family, reason] = reasons.get(request)!;
       this.#context.noteChoice(family, name, reason);
