@@ -182,7 +182,7 @@ function planRegions(problem: AttentionProblem, capabilities: Capabilities): Reg
         windowOf(whole, windowOptions(problem, capabilities, "k")).size
       } bytes`,
       expected: `at most ${capabilities.limits.maxStorageBufferBindingSize}, one binding`,
-      hint: "Split the pages over several caches.",
+      hint: "Give k and v as a pair of tensors, or split the pages over several caches.",
     });
   }
   return pageTable === null ? regions : [{ ...whole, tokens: [0, ALL_TOKENS] }];

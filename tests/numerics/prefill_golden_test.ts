@@ -3,6 +3,7 @@
 import { onEachBackend } from "../support/device.ts";
 import { goldenPrefill } from "../support/golden.ts";
 import { checkGolden, prepareWith } from "../support/golden_check.ts";
+import { runPagedPrefill } from "../support/paged.ts";
 import { runPrefill, runSinglePrefill } from "../support/prefill.ts";
 import { runRagged } from "../support/ragged.ts";
 
@@ -18,7 +19,7 @@ const SINGLE = [
   "alibi",
   "bf16",
 ];
-/** Ragged, and paged, whose pages are gathered here. */
+/** Ragged and paged; as padded calls too. */
 const BATCHES = ["ragged-group5-full", "paged-page1-HND", "paged-mask"];
 
 const prepare = prepareWith(goldenPrefill);
@@ -35,5 +36,10 @@ for (const id of BATCHES) {
     const prepared = prepare(`batch_prefill/${id}`);
     checkGolden(await runPrefill(device, prepared.inputs), prepared);
     checkGolden(await runRagged(device, prepared.inputs, "packed"), prepared);
+    const { pages } = prepared.golden;
+    if (!pages) return;
+    // On the pages that it had there.
+    const run = runPagedPrefill({ pageSize: pages.size, order: pages.indices }, "packed");
+    checkGolden(await run(device, prepared.inputs), prepared);
   });
 }

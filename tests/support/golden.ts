@@ -69,6 +69,23 @@ export function goldenArrays(id: string): { out: Float32Array; lse: Float32Array
   return { out: read(arrays.out), lse: read(arrays.lse) };
 }
 
+/** An append's lengths, and FlashInfer's index arrays. */
+export function goldenIndices(id: string): {
+  appendLens: number[];
+  kvLens: number[];
+  arrays: { batchIndices: Int32Array; positions: Int32Array };
+} {
+  const { appendLens, kvLens, arrays } = rawCase(id);
+  const indices = ({ offset, bytes }: GoldenArray) =>
+    new Int32Array(BYTES.slice(offset, offset + bytes).buffer);
+  const { batchIndices, positions } = arrays;
+  return {
+    appendLens,
+    kvLens,
+    arrays: { batchIndices: indices(batchIndices), positions: indices(positions) },
+  };
+}
+
 /** Looks a case up, and gives it the form that all share. */
 export function goldenCase(id: string): GoldenCase {
   const raw = rawCase(id);

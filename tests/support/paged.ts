@@ -28,6 +28,8 @@ export interface PagedForm {
   readonly spare?: number;
   /** Of the order of pages. */
   readonly seed?: number;
+  /** The page numbers themselves, instead. */
+  readonly order?: readonly number[];
 }
 
 /** A paged cache and its table. */
@@ -54,15 +56,15 @@ export function shuffled(count: number, seed: number): number[] {
 /** Puts the rows of a padded case on pages. */
 export function pagedInputs(
   { k, v, problem: p }: Pick<PrefillInputs, "k" | "v" | "problem">,
-  { pageSize, isJoined = true, spare = 2, seed = 1 }: PagedForm,
+  { pageSize, isJoined = true, spare = 2, seed = 1, order }: PagedForm,
 ): PagedInputs {
   const { headDim, headDimV = headDim, numKvHeads, kvLayout } = p;
   const { kvLens } = lengthsOf(p);
   const pages = kvLens.map((length) => Math.ceil(length / pageSize));
   const indptr = indptrOf(pages);
   const inUse = indptr[pages.length];
-  const numPages = inUse + spare;
-  const indices = shuffled(numPages, seed).slice(0, inUse);
+  const numPages = order ? Math.max(...order) + 1 : inUse + spare;
+  const indices = [...order ?? shuffled(numPages, seed).slice(0, inUse)];
   const lastPageLen = kvLens.map((length, i) => length - Math.max(0, pages[i] - 1) * pageSize);
   const joined = isJoined && headDim === headDimV;
   const rowAt = (page: number, place: number, head: number, part: number) => {
