@@ -9,8 +9,15 @@ import { hasQueries } from "./attention_problem.ts";
 import type { PlannedWork } from "./backend.ts";
 import { type CachePages, cachePages, cacheTensors } from "./cache_pages.ts";
 import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
+import { LimitError } from "./errors.ts";
 import type { KvLayout, RunOptions } from "./options.ts";
-import { checkPlannedCache, overCache, type PagedPlan, withLastPageLen } from "./paged_problem.ts";
+import {
+  asPair,
+  checkPlannedCache,
+  overCache,
+  type PagedPlan,
+  withLastPageLen,
+} from "./paged_problem.ts";
 import { checkPlanned } from "./plan_checks.ts";
 import { PlannedAttention } from "./planned_attention.ts";
 import type { Tensor } from "./tensor.ts";
@@ -36,8 +43,14 @@ export class PagedAttention {
   plan(levels: readonly PagedPlan[], merged: Merged = null): void {
     const [{ cache: likely }] = levels;
     // The cache of the next run lies as the last one's did, most likely.
-    const cache = this.#cache !== null && isLike(this.#cache, likely) ? this.#cache : likely;
-    this.#planOver(cache, levels, merged);
+    const known = this.#cache !== null && isLike(this.#cache, likely) ? this.#cache : likely;
+    try {
+      this.#planOver(known, levels, merged);
+    } catch (error) {
+      // One tensor may be too large for a binding where each of a pair is not: run tells.
+      if (!(error instanceof LimitError) || known.vOffset === null) throw error;
+      this.#planOver(asPair(this.layout, likely), levels, merged);
+    }
     this.#levels = levels;
     this.#merged = merged;
   }

@@ -250,16 +250,28 @@ export function pagedPlan(
 }
 
 /** How the cache of these sizes most likely lies: as one tensor, if that can be. */
-function likelyCache(
+function likelyCache(layout: KvLayout, sizes: CacheSizes): CachePages {
+  return sizes.headDim === sizes.headDimV ? cacheOf(layout, sizes, 1) : cacheOf(layout, sizes, 2);
+}
+
+/** The same cache as a pair of tensors. */
+export function asPair(layout: KvLayout, sizes: CacheSizes): CachePages {
+  return cacheOf(layout, sizes, 2);
+}
+
+type CacheSizes = Pick<
+  CachePages,
+  "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "dtype"
+>;
+
+function cacheOf(
   layout: KvLayout,
-  { pageSize, numKvHeads, headDim, headDimV, dtype }: Pick<
-    CachePages,
-    "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "dtype"
-  >,
+  { pageSize, numKvHeads, headDim, headDimV, dtype }: CacheSizes,
+  numTensors: 1 | 2,
 ): CachePages {
   const page = (dim: number) =>
     layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
-  const shapes = headDim === headDimV
+  const shapes = numTensors === 1
     ? [[1, 2, ...page(headDim)]]
     : [[1, ...page(headDim)], [1, ...page(headDimV)]];
   return cachePages(shapes.map((shape) => ({ shape, dtype })), layout);
