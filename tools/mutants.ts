@@ -7,6 +7,7 @@
 
 import { APPEND_AND_QUANTIZE } from "./mutants/append.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
+import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
 
@@ -538,6 +539,7 @@ const mutants = [
   ...APPEND_AND_QUANTIZE,
   ...PLANNING,
   ...PAGES,
+  ...PAGED_ATTENTION,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import {
   BatchDecodeWithPagedKvCache,
   type DType,
-  getBatchIndicesPositions,
   openDevice,
   PagedKvCache,
 } from "@kvasir/attention";
@@ -139,13 +138,18 @@ onEachBackend("a paged cache: attention over it is attention over its tables", a
     vScale: [1, 0.5],
   });
   const [a, b] = [cache.createSequence(), cache.createSequence()];
-  const [keys, values] = [normals(14 * 16, 1), normals(14 * 16, 2)];
-  using key = device.tensor(keys, [14, 2, 8], "float32");
-  using value = device.tensor(values, [14, 2, 8], "float32");
-  await cache.reserve([{ sequence: a, tokens: 9 }, { sequence: b, tokens: 5 }]);
-  await cache.append(0, key, value, { posEncodingMode: "ROPE_LLAMA" });
+  const [keys, values] = [normals(15 * 16, 1), normals(15 * 16, 2)];
+  // In two steps: a gets 9 tokens and 1, b 4 and 1.
+  const part = (from: Float32Array, first: number, count: number) =>
+    device.tensor(from.slice(first * 16, (first + count) * 16), [count, 2, 8], "float32");
+  for (const [tokens, first] of [[[9, 4], 0], [[1, 1], 13]] as const) {
+    await cache.reserve([{ sequence: a, tokens: tokens[0] }, { sequence: b, tokens: tokens[1] }]);
+    using key = part(keys, first, tokens[0] + tokens[1]);
+    using value = part(values, first, tokens[0] + tokens[1]);
+    await cache.append(0, key, value, { posEncodingMode: "ROPE_LLAMA" });
+  }
   const { indptr, indices, lastPageLen } = cache.tables([b, a]);
-  assert.deepEqual([...lastPageLen], [1, 1]);
+  assert.deepEqual([...lastPageLen], [1, 2]);
   using q = device.tensor(normals(2 * 32, 3), [2, 4, 8], "float32");
   using decode = new BatchDecodeWithPagedKvCache(device);
   decode.plan({
@@ -165,7 +169,10 @@ onEachBackend("a paged cache: attention over it is attention over its tables", a
   const { appendPagedKvCache } = await import("@kvasir/attention");
   using plain = device.empty([12, 2, 4, 2, 8], "float32");
   const own = cache.tables([a, b]);
-  const { batchIndices, positions } = getBatchIndicesPositions([0, 9, 14], [9, 5]);
+  using key = part(keys, 0, 15);
+  using value = part(values, 0, 15);
+  const batchIndices = [...new Array(9).fill(0), ...new Array(4).fill(1), 0, 1];
+  const positions = [0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 2, 3, 9, 4];
   await appendPagedKvCache(
     ...[
       key,

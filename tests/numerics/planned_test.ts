@@ -125,6 +125,25 @@ onEachBackend("planned decode: one tensor and a pair, by turns", async (device) 
   }
 });
 
+onEachBackend("planned decode: other tensors of the same sizes, by turns", async (device) => {
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  using fresh = new BatchDecodeWithPagedKvCache(device);
+  decode.plan(PLAN);
+  const layers = [1, 5].map((seed) => ({
+    q: device.tensor(normals(BATCH * 96, seed), [BATCH, 6, 16], "float32"),
+    cache: device.tensor(normals(PAGES * 512, seed + 1), [PAGES, 2, 8, 2, 16], "float32"),
+    out: device.empty([BATCH, 6, 16], "float32"),
+  }));
+  for (let turn = 0; turn < 2; turn++) {
+    for (const { q, cache, out } of layers) await decode.run(q, cache, { out });
+    for (const { q, cache, out } of layers) {
+      fresh.plan(PLAN);
+      assertSameBits(await out.read(), await read(fresh.run(q, cache)), `turn ${turn}`);
+    }
+  }
+  for (const tensor of layers.flatMap(({ q, cache, out }) => [q, cache, out])) tensor.destroy();
+});
+
 onEachBackend("planned decode: recorded in an encoder of the caller's", async (device) => {
   const { q, cache } = tensorsOn(device);
   using q_ = q, cache_ = cache;
@@ -154,16 +173,16 @@ onEachBackend("planned decode: many steps hold no more memory than one", async (
   decode.plan(PLAN);
   await decode.run(q_, cache_, { out });
   const gpu = (device as unknown as { engine: { device?: GPUDevice } }).engine.device;
-  let made = 0;
+  const made = { buffers: 0, bindGroups: 0 };
   const spied = gpu && Object.getPrototypeOf(gpu) as GPUDevice;
   const { createBuffer, createBindGroup } = spied ?? {};
   if (spied) {
     spied.createBuffer = function (...args) {
-      made++;
+      made.buffers++;
       return createBuffer!.apply(this, args);
     };
     spied.createBindGroup = function (...args) {
-      made++;
+      made.bindGroups++;
       return createBindGroup!.apply(this, args);
     };
   }
@@ -172,11 +191,12 @@ onEachBackend("planned decode: many steps hold no more memory than one", async (
       decode.updateLastPageLen([1 + step % 8, 1, 8, 0, 5]);
       await decode.run(q_, cache_, { out });
     }
-    assert.equal(made, 0, "buffers and bind groups made in the steady state");
+    assert.deepEqual(made, { buffers: 0, bindGroups: 0 }, "made in the steady state");
     for (let step = 0; step < 20; step++) {
       decode.plan({ ...PLAN, lastPageLen: [1 + step % 8, 1, 8, 0, 5] });
       await decode.run(q_, cache_, { out });
     }
+    assert.equal(made.buffers, 0, "made by new plans");
   } finally {
     if (spied) Object.assign(spied, { createBuffer, createBindGroup });
   }

@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import {
   BatchDecodeWithPagedKvCache,
   BatchPrefillWithPagedKvCache,
-  type Device,
   type DType,
   openDevice,
   type PagedKv,
