@@ -7,7 +7,7 @@
 import { checkScales } from "./append_problem.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
-import type { DType } from "./dtype.ts";
+import { bytesPerElement, type DType } from "./dtype.ts";
 import { checkInteger } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import { checkPlanDtype, checkPlanSize } from "./plan_checks.ts";
@@ -65,12 +65,20 @@ export interface CheckedCacheOptions {
   /** 1 / scale; null where all are 1. */
   readonly kFactors: Float32Array<ArrayBuffer> | null;
   readonly vFactors: Float32Array<ArrayBuffer> | null;
-  /** The tensors of a layer: one, or a pair where v's rows have another length. */
+  /** The tensors of a layer: one, or a pair where v's rows have another length, or one is too large. */
   readonly tensors: readonly TensorSpec[];
 }
 
-/** Checks the options. Throws `OptionError`. */
-export function checkCacheOptions(options: PagedKvCacheOptions): CheckedCacheOptions {
+/**
+ * Checks the options. Throws `OptionError`.
+ *
+ * @param options What the caller wants.
+ * @param bindingBytes What kernels can see of a tensor: k and v are a pair where both are more.
+ */
+export function checkCacheOptions(
+  options: PagedKvCacheOptions,
+  bindingBytes: number,
+): CheckedCacheOptions {
   const layout = checkKvLayout(options as { kvLayout?: KvLayout }, NAMES);
   const numPages = checkInteger("options.numPages", options.numPages, 1);
   const [pageSize, numKvHeads, headDim, headDimV, numLayers] = ([
@@ -83,7 +91,8 @@ export function checkCacheOptions(options: PagedKvCacheOptions): CheckedCacheOpt
   const dtype = checkPlanDtype("options.dtype", options.dtype);
   const page = (dim: number) =>
     layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
-  const shapes = headDim === headDimV
+  const bytes = numPages * pageSize * numKvHeads * (headDim + headDimV) * bytesPerElement(dtype);
+  const shapes = headDim === headDimV && bytes <= bindingBytes
     ? [[numPages, 2, ...page(headDim)]]
     : [[numPages, ...page(headDim)], [numPages, ...page(headDimV)]];
   return {

@@ -106,12 +106,17 @@ export function checkBoolean(subject: string, value: unknown): boolean {
   });
 }
 
-/** A copy of an array or a typed array. */
-export function checkList(subject: string, value: unknown, hint: string): readonly unknown[] {
+/** An array or a typed array, whose entries the caller may change later. */
+export function checkArray(subject: string, value: unknown, hint: string): ArrayLike<unknown> {
   if (Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView))) {
-    return Array.from(value as ArrayLike<unknown>);
+    return value as ArrayLike<unknown>;
   }
   throw new OptionError(subject, { got: show(value), expected: "an array of numbers", hint });
+}
+
+/** A copy of an array or a typed array. */
+export function checkList(subject: string, value: unknown, hint: string): readonly unknown[] {
+  return Array.from(checkArray(subject, value, hint));
 }
 
 /** A number for each of `count` heads, from one for all or a list. */

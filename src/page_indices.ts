@@ -7,7 +7,7 @@
 
 import { OptionError } from "./errors.ts";
 import { checkIndptr } from "./lengths.ts";
-import { checkList } from "./option_checks.ts";
+import { checkArray, checkList } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
 /** The index arrays of a paged batch, unchecked. */
@@ -32,7 +32,7 @@ export interface PageSizes {
 /** A page table that is known to be right. */
 export interface PageTable {
   readonly indptr: readonly number[];
-  readonly indices: readonly number[];
+  readonly indices: Uint32Array<ArrayBuffer>;
   /** Tokens of each request: pageSize · (pages - 1) + lastPageLen; 0 for one without pages. */
   readonly lengths: readonly number[];
 }
@@ -55,21 +55,26 @@ export function checkPageIndices(
   value: unknown,
   indptr: readonly number[],
   numPages: number,
-): readonly number[] {
+): Uint32Array<ArrayBuffer> {
   const hint = `Request i has the pages ${names.indices}[${names.indptr}[i]] to ` +
     `${names.indices}[${names.indptr}[i + 1] - 1], in the order of their tokens.`;
-  const indices = checkList(names.indices, value, hint);
+  const list = checkArray(names.indices, value, hint);
   const count = indptr[indptr.length - 1];
-  if (indices.length !== count) {
+  if (list.length !== count) {
     throw new OptionError(names.indices, {
-      got: `${indices.length} pages`,
+      got: `${list.length} pages`,
       expected: `${count}, where ${names.indptr} ends`,
       hint,
     });
   }
+  // A cache has tens of thousands of pages: each is looked at once.
+  const indices = new Uint32Array(count);
   for (let i = 0; i < count; i++) {
-    const page = indices[i];
-    if (isIntegerBelow(page, numPages)) continue;
+    const page = list[i];
+    if (typeof page === "number" && page >= 0 && page < numPages && page % 1 === 0) {
+      indices[i] = page;
+      continue;
+    }
     throw new OptionError(`${names.indices}[${i}]`, {
       got: `page ${show(page)} for request ${requestOf(indptr, i)}`,
       expected: numPages === 0
@@ -78,7 +83,7 @@ export function checkPageIndices(
       hint,
     });
   }
-  return indices as readonly number[];
+  return indices;
 }
 
 /** Checks how many tokens the last page of each request holds; of one without pages, nothing is asked. */

@@ -109,7 +109,8 @@ export class PagedKvCache implements Disposable {
         hint: "Open one with openDevice().",
       });
     }
-    const checked = checkCacheOptions(options);
+    const { maxStorageBufferBindingSize = Infinity } = device.report.limits;
+    const checked = checkCacheOptions(options, maxStorageBufferBindingSize);
     return new PagedKvCache(device, checked, new CacheMemory(device, checked));
   }
 
@@ -315,8 +316,8 @@ export class PagedKvCache implements Disposable {
   }
 
   /**
-   * A layer as attention's `run` takes it: a tensor, or a pair where v's head dim is another. It lives
-   * as long as the cache.
+   * A layer as attention's `run` takes it: a tensor, or a pair where v's head dim is another or a tensor
+   * would be too large for the device's kernels. It lives as long as the cache.
    *
    * @param layer Its number, from 0.
    * @throws {OptionError} when there is no such layer; `DestroyedError`.

@@ -214,9 +214,10 @@ export function pagedPlan(
     requests.set([qoIndptr[i], queries, table.lengths[i], table.indptr[i]], i * REQUEST_WORDS);
   }
   const rows = qoIndptr[numRequests];
+  const { indices } = table;
   let lastPage = -1;
-  for (const page of table.indices) if (page > lastPage) lastPage = page;
-  const at = table.indices.indexOf(lastPage);
+  let at = -1;
+  for (let i = 0; i < indices.length; i++) if (indices[i] > lastPage) lastPage = indices[at = i];
   const plan = {
     problem: {
       ...settings,
@@ -234,7 +235,7 @@ export function pagedPlan(
       vStrides: cache.vStrides,
       pageSize,
       requests,
-      pageTable: Uint32Array.from(table.indices),
+      pageTable: indices,
     },
     tensors: {
       q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },

@@ -8,6 +8,7 @@ import {
   PagedKvCache,
 } from "@kvasir/attention";
 import fc from "fast-check";
+import { checkCacheOptions } from "../../src/cache_options.ts";
 import { assertSameBits } from "../support/bits.ts";
 import { type CacheSpec, ModelCache } from "../support/cache.ts";
 import { type BackendName, onEachBackend } from "../support/device.ts";
@@ -254,4 +255,12 @@ onEachBackend("a paged cache: any order of operations", async (device, name) => 
     },
   );
   await fc.assert(property, { numRuns });
+});
+
+Deno.test("a paged cache is a pair of tensors where kernels could not see one", () => {
+  const shapes = (bindingBytes: number) =>
+    checkCacheOptions(SPEC, bindingBytes).tensors.map(({ shape }) => [...shape]);
+  // 12 pages of 4 tokens, 2 heads of 8, k and v in float16.
+  assert.deepEqual(shapes(3072), [[12, 2, 4, 2, 8]]);
+  assert.deepEqual(shapes(3071), [[12, 4, 2, 8], [12, 4, 2, 8]]);
 });
