@@ -17,6 +17,7 @@ import {
   checkNames,
   checkNumber,
   checkPositive,
+  checkScale,
   checkWord,
 } from "./option_checks.ts";
 import type { AttentionOptions, KvLayout } from "./options.ts";
@@ -30,6 +31,7 @@ const COMPUTED_OPTIONS = [
   "qScale",
   "kScale",
   "vScale",
+  "outScale",
   "windowLeft",
   "logitsSoftCap",
   "sinks",
@@ -126,6 +128,7 @@ export function checkAttentionOptions(
   const q = checkHeadValues("options.qScale", qScale, numQoHeads, "query heads");
   const k = checkHeadValues("options.kScale", kScale, numKvHeads, "KV heads");
   const v = checkHeadValues("options.vScale", vScale, numKvHeads, "KV heads");
+  const outScale = checkScale("options.outScale", options.outScale ?? 1);
   const group = numQoHeads / numKvHeads;
   const cap = checkPositive("options.logitsSoftCap", options.logitsSoftCap ?? 0, true);
   const windowLeft = checkInteger("options.windowLeft", options.windowLeft ?? -1, -1);
@@ -142,7 +145,10 @@ export function checkAttentionOptions(
       q,
       (scale, head) => checkProduct(smScale * scale * k[Math.floor(head / group)]),
     ),
-    outScales: Float32Array.from(q, (_, head) => v[Math.floor(head / group)]),
+    outScales: Float32Array.from(
+      q,
+      (_, head) => checkOutScale(v[Math.floor(head / group)] / outScale),
+    ),
     rope: mode === "ROPE_LLAMA" ? rope : null,
     alibiSlopes: mode === "ALIBI" ? alibiSlopes(numQoHeads) : null,
     logitsSoftCap: cap === 0 ? null : cap,
@@ -163,6 +169,15 @@ function checkProduct(scale: number): number {
     got: `a product of smScale, qScale and kScale of ${scale}`,
     expected: "a number that is finite in float32",
     hint: "Scale q or k before the call.",
+  });
+}
+
+function checkOutScale(scale: number): number {
+  if (Number.isFinite(Math.fround(scale))) return scale;
+  throw new OptionError("options.outScale", {
+    got: `vScale / outScale of ${scale}`,
+    expected: "a number that is finite in float32",
+    hint: "outScale is what stored outputs are multiplied with to be the real ones.",
   });
 }
 

@@ -50,6 +50,11 @@ export interface AttentionOptions {
   /** The same for stored values; for each of the Hkv KV heads, or one for all. Default 1. */
   vScale?: HeadValues;
   /**
+   * What the stored output is to be multiplied with to be the real one, for an output in FP8: the output
+   * is divided by it before it is rounded. Above 0. Default 1.
+   */
+  outScale?: number;
+  /**
    * Sliding window: a query sees the `windowLeft` keys before its own, and its own. Default -1: all.
    */
   windowLeft?: number;

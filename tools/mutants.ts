@@ -316,6 +316,14 @@ const SHADERS: readonly Mutant[] = [
 
 const PLANNING: readonly Mutant[] = [
   mutant(
+    "outputs are multiplied with their scale",
+    "src/attention_options.ts",
+    "v[Math.floor(head / group)] / outScale",
+    "v[Math.floor(head / group)] * outScale",
+    OPTIONS,
+    "/many options.*wasm/",
+  ),
+  mutant(
     "stretches overlap",
     "src/webgpu/decode_schedule.ts",
     "end: Math.min(end, from + length)",

@@ -145,6 +145,7 @@ const ONE = { ...ALL, heads: [2, 2], qScale: [0.5, 2], sinks: [-1, 4] } as const
 
 decodeTest("decode: many options at once", [
   { ...ALL },
+  { ...ALL, outScale: 0.01, outDtype: "float8_e4m3fn" },
   { ...ALL, posEncodingMode: "ALIBI", lseBase: "ln" },
   { ...ALL, posEncodingMode: "ROPE_LLAMA", ropeScale: 2, ropeTheta: 5e5 },
   { ...ONE, posEncodingMode: "ROPE_LLAMA", kvDtype: "float8_e4m3fn", kvLayout: "HND" },

@@ -51,6 +51,7 @@ const options = DTYPES.map(([qDtype, kvDtype, outDtype], i) => ({
   qScale: [0.5, 1, 2, 1.5, 0.25, 0.75],
   kScale: [0.5, 1.25],
   vScale: [2, -0.5],
+  outScale: 0.125,
   windowLeft: 25,
   logitsSoftCap: 3,
   sinks: [-1, 0, 1, 2, -3, 4],

@@ -45,6 +45,7 @@ export const badOptions: fc.Arbitrary<Record<string, unknown>> = fc.oneof(
   fc.record({ qScale: fc.oneof(badList(6), fc.constantFrom(NaN, "1", {}, true)) }),
   fc.record({ kScale: fc.oneof(badList(3), fc.constantFrom(Infinity, "1", {}, true)) }),
   fc.record({ vScale: fc.oneof(badList(3), fc.constantFrom(1e39, "1", {}, true)) }),
+  fc.record({ outScale: fc.constantFrom(0, -1, NaN, Infinity, 1e39, "1", {}, [1]) }),
   fc.record({ sinks: fc.oneof(badList(6), fc.constantFrom(1, "1", {}, null)) }),
   fc.record({ windowLeft: fc.oneof(fc.integer({ max: -2 }), fc.constantFrom(0.5, "1", NaN, {})) }),
   fc.record({ logitsSoftCap: fc.constantFrom(-1, -1e-9, NaN, Infinity, "30", {}) }),

@@ -22,6 +22,7 @@ export interface AttentionOptions {
   /** For each KV head, as is vScale. */
   readonly kScale?: PerHead;
   readonly vScale?: PerHead;
+  readonly outScale?: number;
   readonly windowLeft?: number;
   readonly logitsSoftCap?: number;
   /** For each query head. */
@@ -38,6 +39,7 @@ export const OPTION_NAMES: readonly (keyof AttentionOptions)[] = [
   "qScale",
   "kScale",
   "vScale",
+  "outScale",
   "windowLeft",
   "logitsSoftCap",
   "sinks",
@@ -219,7 +221,7 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     }
     // An empty row has no sum to divide by: its answer is 0.
     if (keys.length === 0) continue;
-    const vScale = round(ofHead(c.vScale, kvHead));
+    const vScale = round(ofHead(c.vScale, kvHead) / (c.outScale ?? 1));
     for (let d = 0; d < headDimV; d++) {
       out[row * headDimV + d] = round(round(out[row * headDimV + d] / sum) * vScale);
     }
