@@ -33,6 +33,14 @@ export {
 export type { AppendOptions } from "./src/append_problem.ts";
 export type { AttentionWithLse } from "./src/attend.ts";
 export type { PagedKv } from "./src/cache_pages.ts";
+export {
+  calibrate,
+  type Calibration,
+  type CalibrationBatch,
+  type CalibrationData,
+  type CalibrationReport,
+} from "./src/calibrate.ts";
+export type { CalibrateOptions } from "./src/calibrate_problem.ts";
 export type { QuantizeOptions } from "./src/convert_problem.ts";
 export { MultiLevelCascadeAttention } from "./src/cascade.ts";
 export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
