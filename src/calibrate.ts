@@ -68,7 +68,7 @@ const LARGEST: Readonly<Record<Fp8DType, number>> = {
  * Static scales for an FP8 cache, from samples of the keys, values or queries that it will hold.
  *
  * A scale is `percentile(|x|) / largest finite value` (448 for e4m3fn, 57344 for e5m2), by default
- * with the largest |x|, as NVIDIA's and vLLM's calibrations have it. It goes into `kScale`, `vScale`
+ * with the largest |x|, and never clips then. It goes into `kScale`, `vScale`
  * or `qScale` of attention as it is, and into those of {@linkcode appendPagedKvCache}, or as `scale`
  * into {@linkcode quantize}. Where all values are 0, it is 1. Values that the samples did not show
  * and that are larger are clipped: multiply a scale by 2, which costs nothing, where that may happen.

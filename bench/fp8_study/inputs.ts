@@ -81,7 +81,7 @@ export function heavyTails(length: number, seed: number): Float32Array<ArrayBuff
   return values;
 }
 
-/** N(0, 1), with one value of a thousand from N(0, 100) on top, as FlashAttention-3 was tested. */
+/** N(0, 1), with N(0, 100) on top of one value of a thousand. */
 function spikes(length: number, seed: number): Float32Array<ArrayBuffer> {
   const normal = normalSource(seed);
   // One of a thousand normals is beyond 3.2905.
