@@ -1,8 +1,8 @@
 /**
  * FlashInfer-class attention for WebGPU, with a WASM backend where there is no GPU.
  *
- * Prefill and decode over float32, float16, bfloat16 and FP8 KV caches, contiguous, padded and ragged,
- * for any GQA group size. Names, layouts and semantics are FlashInfer's.
+ * Prefill and decode over float32, float16, bfloat16 and FP8 KV caches, contiguous, padded, ragged and
+ * paged, for any GQA group size. Names, layouts and semantics are FlashInfer's.
  *
  * @example
  * ```ts
@@ -34,8 +34,16 @@ export type { AppendOptions, RopeOptions } from "./src/append_problem.ts";
 export type { AttentionWithLse } from "./src/attend.ts";
 export type { PagedKvCacheOptions } from "./src/cache_options.ts";
 export type { CacheTensors } from "./src/cache_pages.ts";
-export type { QuantizeOptions } from "./src/convert_problem.ts";
+export {
+  calibrate,
+  type Calibration,
+  type CalibrationBatch,
+  type CalibrationData,
+  type CalibrationReport,
+} from "./src/calibrate.ts";
+export type { CalibrateOptions } from "./src/calibrate_problem.ts";
 export { MultiLevelCascadeAttention } from "./src/cascade.ts";
+export type { QuantizeOptions } from "./src/convert_problem.ts";
 export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
 export type { Device } from "./src/device.ts";
 export type { DType, Fp8DType } from "./src/dtype.ts";
