@@ -169,7 +169,7 @@ function planRegions(problem: AttentionProblem, capabilities: Capabilities): Reg
   }
   if (pageTable !== null) {
     pages = 1;
-    for (const page of pageTable) if (page >= pages) pages = page + 1;
+    for (let i = 0; i < pageTable.length; i++) pages = Math.max(pages, pageTable[i] + 1);
     tokens = Math.min(tokens, problem.pageSize);
   }
   const whole: Region = { pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] };

@@ -95,10 +95,9 @@ function fillingKeys(ranges: readonly KeyRange[], count: number, longest: number
 
 /** When the last of the stretches, which come longest first, is done, in keys. */
 export function makespan(stretches: readonly KeyRange[], options: ScheduleOptions): number {
-  return makespanOf(
-    Float64Array.from(stretches, ({ first, end }) => end - first),
-    takersOf(options),
-  );
+  const lengths = new Float64Array(stretches.length);
+  for (let i = 0; i < lengths.length; i++) lengths[i] = stretches[i].end - stretches[i].first;
+  return makespanOf(lengths, takersOf(options));
 }
 
 function makespanOf(lengths: Float64Array, takers: number): number {
@@ -139,7 +138,7 @@ function stretchLengths(
     for (; left > length; left -= length) lengths.push(length);
     lengths.push(left);
   }
-  return Float64Array.from(lengths).sort().reverse();
+  return new Float64Array(lengths).sort().reverse();
 }
 
 /** The keys of each of the equal stretches that a range is cut into, none longer than `most`. */
@@ -167,6 +166,24 @@ export function cutKeys(
       stretches.push({ request, first: from, end: Math.min(end, from + length) });
     }
   }
-  // What is long must not begin last. Sorting is stable: equal stretches stay in memory's order.
-  return stretches.sort((a, b) => (b.end - b.first) - (a.end - a.first));
+  return longestFirst(stretches);
+}
+
+/** More than there are stretches. */
+const MANY = 2 ** 21;
+
+/**
+ * The longest first, since what is long must not begin last; equal ones stay in memory's order. Numbers
+ * sort several times as fast as objects.
+ */
+function longestFirst(stretches: readonly KeyRange[]): readonly KeyRange[] {
+  const keys = new Float64Array(stretches.length);
+  for (let i = 0; i < keys.length; i++) {
+    const { first, end } = stretches[i];
+    keys[i] = (end - first) * MANY + MANY - 1 - i;
+  }
+  keys.sort();
+  const sorted: KeyRange[] = [];
+  for (let i = keys.length - 1; i >= 0; i--) sorted.push(stretches[MANY - 1 - keys[i] % MANY]);
+  return sorted;
 }

@@ -13,7 +13,7 @@ const GOOD = { indptr: [0, 2, 2, 3], indices: [7, 0, 7], lastPageLen: [5, 0, 16]
 Deno.test("checkPageTable() gives the length of each request", () => {
   const { lengths, indices } = checkPageTable(NAMES, GOOD, SIZES);
   assert.deepEqual(lengths, [21, 0, 16]);
-  assert.deepEqual(indices, [7, 0, 7]);
+  assert.deepEqual([...indices], [7, 0, 7]);
   const typed = {
     indptr: Int32Array.from(GOOD.indptr),
     indices: Int32Array.from(GOOD.indices),
