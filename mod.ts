@@ -68,9 +68,6 @@ export type { MergeInPlaceOptions } from "./src/merge_problem.ts";
 export { openDevice, type OpenDeviceOptions, type Progress } from "./src/open_device.ts";
 export type {
   AttentionOptions,
-  CascadeLevel,
-  CascadeOptions,
-  CascadePlan,
   DecodeOptions,
   HeadValues,
   KvLayout,
@@ -78,17 +75,22 @@ export type {
   MaskOptions,
   PaddedDecodeOptions,
   PaddedPrefillOptions,
+  PosEncodingMode,
+  PrefillOptions,
+  VariantOptions,
+} from "./src/options.ts";
+export type {
+  CascadeLevel,
+  CascadeOptions,
+  CascadePlan,
   PagedDecodePlan,
   PagedPrefillPlan,
   PagedSizes,
   PlannedOptions,
-  PosEncodingMode,
-  PrefillOptions,
   RaggedPrefillPlan,
   RunOptions,
-  VariantOptions,
   WrapperOptions,
-} from "./src/options.ts";
+} from "./src/planned_options.ts";
 export { BatchDecodeWithPagedKvCache } from "./src/paged_decode.ts";
 export type { PagedKv } from "./src/paged_kv.ts";
 export { type CacheStatistics, PagedKvCache } from "./src/paged_kv_cache.ts";

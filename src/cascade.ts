@@ -10,7 +10,7 @@ import type { PagedKv } from "./paged_kv.ts";
 import { cascade } from "./cascade_problem.ts";
 import type { Device } from "./device.ts";
 import { checkInteger } from "./option_checks.ts";
-import type { CascadeOptions, CascadePlan, RunOptions } from "./options.ts";
+import type { CascadeOptions, CascadePlan, RunOptions } from "./planned_options.ts";
 import { PagedAttention } from "./paged_attention.ts";
 import type { Tensor } from "./tensor.ts";
 

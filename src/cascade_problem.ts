@@ -7,7 +7,8 @@
 import { PLANNED_DECODE_OPTIONS } from "./attention_options.ts";
 import { OptionError } from "./errors.ts";
 import { checkBoolean, checkNames } from "./option_checks.ts";
-import type { CascadePlan, KvLayout } from "./options.ts";
+import type { KvLayout } from "./options.ts";
+import type { CascadePlan } from "./planned_options.ts";
 import { checkLevel, checkPagedSettings, type PagedPlan, pagedPlan } from "./paged_problem.ts";
 import { show } from "./shape.ts";
 

@@ -10,7 +10,8 @@ import type { PlannedWork } from "./backend.ts";
 import { type CachePages, cachePages, cacheTensors } from "./cache_pages.ts";
 import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
 import { LimitError } from "./errors.ts";
-import type { KvLayout, RunOptions } from "./options.ts";
+import type { KvLayout } from "./options.ts";
+import type { RunOptions } from "./planned_options.ts";
 import {
   asPair,
   checkPlannedCache,

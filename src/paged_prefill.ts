@@ -8,7 +8,7 @@ import type { AttentionWithLse } from "./attend.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { PagedKv } from "./paged_kv.ts";
 import type { Device } from "./device.ts";
-import type { PagedPrefillPlan, RunOptions, WrapperOptions } from "./options.ts";
+import type { PagedPrefillPlan, RunOptions, WrapperOptions } from "./planned_options.ts";
 import { PagedAttention } from "./paged_attention.ts";
 import { pagedPrefill } from "./paged_problem.ts";
 import type { Tensor } from "./tensor.ts";

@@ -19,13 +19,13 @@ import type { DType } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
+import type { KvLayout } from "./options.ts";
 import type {
-  KvLayout,
   PagedDecodePlan,
   PagedPrefillPlan,
   PagedSizes,
   PlannedOptions,
-} from "./options.ts";
+} from "./planned_options.ts";
 import {
   checkLastPageLens,
   checkPageTable,

@@ -12,7 +12,7 @@ import type { PlannedWork, PreparedAttention, Storage } from "./backend.ts";
 import { KvasirDevice } from "./device.ts";
 import { DestroyedError, DeviceMismatchError, OptionError, PlanError } from "./errors.ts";
 import { checkNames } from "./option_checks.ts";
-import type { RunOptions } from "./options.ts";
+import type { RunOptions } from "./planned_options.ts";
 import { checkPlanned, type PlannedTensors } from "./plan_checks.ts";
 import { show } from "./shape.ts";
 import { asDeviceTensor, type DeviceTensor, type Tensor, useTensors } from "./tensor.ts";

@@ -12,7 +12,8 @@ import { checkAttentionOptions, PLANNED_PREFILL_OPTIONS } from "./attention_opti
 import { OptionError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
-import type { KvLayout, RaggedPrefillPlan } from "./options.ts";
+import type { KvLayout } from "./options.ts";
+import type { RaggedPrefillPlan } from "./planned_options.ts";
 import { checkPlanDtype, checkPlanSizes, type PlannedTensors } from "./plan_checks.ts";
 
 /** A plan that is known to be right. */

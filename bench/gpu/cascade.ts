@@ -9,7 +9,7 @@ import type { PlannedWork } from "../../src/backend.ts";
 import { cascade } from "../../src/cascade_problem.ts";
 import { decodeToFloat32 } from "../../src/cpu/codec.ts";
 import type { DType } from "../../src/dtype.ts";
-import type { PagedDecodePlan } from "../../src/options.ts";
+import type { PagedDecodePlan } from "../../src/planned_options.ts";
 import { pagedDecode } from "../../src/paged_problem.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";

@@ -11,7 +11,8 @@ import {
   type Tensor,
 } from "@kvasir/attention";
 import fc from "fast-check";
-import type { MaskOptions, PaddedPrefillOptions, RaggedPrefillPlan } from "../../src/options.ts";
+import type { MaskOptions, PaddedPrefillOptions } from "../../src/options.ts";
+import type { RaggedPrefillPlan } from "../../src/planned_options.ts";
 import { paddedPrefill, singlePrefill } from "../../src/prefill_problem.ts";
 import { raggedPrefill } from "../../src/ragged_problem.ts";
 import { type BackendName, onEachBackend } from "../support/device.ts";
