@@ -165,6 +165,28 @@ onEachBackend("planned decode: recorded in an encoder of the caller's", async (d
   assertSameBits(await lse.read(), await expectedLse.read(), "lse");
 }, ["webgpu", "webgpu, portable rung"]);
 
+onEachBackend("planned decode: a long request takes two dispatches", async (device) => {
+  const pages = 500;
+  using q = device.tensor(normals(96, 1), [1, 6, 16], "float32");
+  using cache = device.tensor(normals(pages * 512, 2), [pages, 2, 8, 2, 16], "float32");
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  const indices = Array.from({ length: pages }, (_, i) => i);
+  decode.plan({ ...PLAN, indptr: [0, pages], indices, lastPageLen: [8] });
+  await (await decode.run(q, cache)).destroy();
+  const { dispatchWorkgroups } = GPUComputePassEncoder.prototype;
+  let dispatches = 0;
+  GPUComputePassEncoder.prototype.dispatchWorkgroups = function (...grid) {
+    dispatches++;
+    return dispatchWorkgroups.apply(this, grid);
+  };
+  try {
+    await read(decode.run(q, cache));
+  } finally {
+    GPUComputePassEncoder.prototype.dispatchWorkgroups = dispatchWorkgroups;
+  }
+  assert.equal(dispatches, 2, "the keys, and the merge of their parts");
+}, ["webgpu", "webgpu, portable rung"]);
+
 onEachBackend("planned decode: many steps hold no more memory than one", async (device) => {
   const { q, cache } = tensorsOn(device);
   using q_ = q, cache_ = cache;
