@@ -124,6 +124,7 @@ export class WasmBackend implements Backend {
         q: handleOf(operands.q),
         k: handleOf(operands.k),
         v: handleOf(operands.v),
+        vBytes: operands.v.byteLength,
         out: handleOf(operands.out),
         lse: operands.lse ? handleOf(operands.lse) : 0,
         tables: upload(attentionTables(problem), "the tables of requests and pages"),

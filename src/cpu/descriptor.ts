@@ -13,6 +13,8 @@ export interface AttentionHandles {
   readonly q: number;
   readonly k: number;
   readonly v: number;
+  /** Bytes of v's block: in a cache without pages, v does not begin behind k. */
+  readonly vBytes: number;
   readonly out: number;
   readonly lse: number;
   /** What {@linkcode attentionTables} gives. */
@@ -50,7 +52,8 @@ export function attentionDescriptor(
     (rope ? ROTATED : 0);
   const tables = tableOffsets(problem);
   const kvDtype = WASM_DTYPE[problem.kvDtype];
-  const startOf = ({ offset = 0 }: CacheStrides) => offset * bytesPerElement(problem.kvDtype);
+  const startOf = ({ offset = 0 }: CacheStrides) =>
+    Math.min(offset * bytesPerElement(problem.kvDtype), handles.vBytes);
   return Uint32Array.of(
     problem.numRequests,
     problem.numQoHeads,
@@ -61,7 +64,7 @@ export function attentionDescriptor(
     ...[handles.tables, tables.heads],
     problem.pageSize,
     ...[handles.q, byteOffset, WASM_DTYPE[problem.qDtype], qStrides.token, qStrides.head],
-    ...[handles.k, startOf(kStrides), kvDtype, kStrides.page, kStrides.token, kStrides.head],
+    ...[handles.k, byteOffset, kvDtype, kStrides.page, kStrides.token, kStrides.head],
     ...[handles.v, startOf(vStrides), kvDtype, vStrides.page, vStrides.token, vStrides.head],
     ...[handles.out, byteOffset, WASM_DTYPE[problem.outDtype], outStrides.token, outStrides.head],
     ...[handles.lse, byteOffset],

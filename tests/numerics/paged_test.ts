@@ -1,7 +1,12 @@
 /** Paged caches: pages of any size in any order, in both layouts and forms, against the oracle. */
 
 import assert from "node:assert/strict";
-import type { DType } from "@kvasir/attention";
+import {
+  BatchDecodeWithPagedKvCache,
+  BatchPrefillWithPagedKvCache,
+  type DType,
+  MultiLevelCascadeAttention,
+} from "@kvasir/attention";
 import { assertSameAnswer } from "../support/bits.ts";
 import { onEachBackend } from "../support/device.ts";
 import { runPagedDecode, runPagedPrefill } from "../support/paged.ts";
@@ -124,5 +129,47 @@ onEachBackend("paged calls: what padded calls give, bit by bit", async (device) 
     paged.out.forEach((x, i) =>
       assert.ok(Math.abs(x - whole.out[i]) < 4e-6, `${kvDtype} out ${i}`)
     );
+  }
+});
+
+onEachBackend("paged calls: no request, no key, no page", async (device) => {
+  const sizes = { numQoHeads: 4, numKvHeads: 2, headDim: 8, pageSize: 4 } as const;
+  const dtypes = { qDtype: "float32", kvDtype: "float32" } as const;
+  const ones = (rows: number) =>
+    device.tensor(new Float32Array(rows * 32).fill(1), [rows, 4, 8], "float32");
+  for (const pages of [[], [0], [0, 1]]) {
+    const indptr = [0, ...pages.map((_, i) => pages.slice(0, i + 1).reduce((a, b) => a + b))];
+    const count = indptr[pages.length];
+    const indices = new Array(count).fill(0);
+    const lens = pages.map((has) => 2 * has);
+    const level = {
+      qoIndptr: indptr.map((_, i) => 2 * i),
+      pagedKvIndptr: indptr,
+      pagedKvIndices: indices,
+      pagedKvLastPageLen: lens,
+    };
+    using decode = new BatchDecodeWithPagedKvCache(device);
+    using prefill = new BatchPrefillWithPagedKvCache(device);
+    using cascade = new MultiLevelCascadeAttention(device, { numLevels: 2 });
+    decode.plan({ ...sizes, ...dtypes, indptr, indices, lastPageLen: lens });
+    prefill.plan({ ...sizes, ...dtypes, ...level });
+    cascade.plan({ ...sizes, ...dtypes, levels: [level, level] });
+    for (const numPages of count === 0 ? [0, 1] : [1]) {
+      using cache = device.empty([numPages, 2, 4, 2, 8], "float32");
+      // Keys of 0: each is as likely as the other. A cascade sees them twice.
+      for (
+        const [planned, rows, keys] of [[decode, 1, 2], [prefill, 2, 2], [cascade, 2, 4]] as const
+      ) {
+        using q = ones(rows * pages.length);
+        const { out, lse } = await planned.run(q, cache, { returnLse: true });
+        const expected = pages.flatMap((has) =>
+          new Array(4 * rows).fill(has ? Math.log2(keys) : -Infinity)
+        );
+        assert.deepEqual([...await lse.read()], expected, `${pages}, ${numPages} pages`);
+        assert.ok((await out.read()).every((x) => x === 0));
+        out.destroy();
+        lse.destroy();
+      }
+    }
   }
 });
