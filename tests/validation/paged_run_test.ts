@@ -402,6 +402,20 @@ gpuTest("paged run() refuses results in a buffer that holds an operand", async (
   buffer.destroy();
 });
 
+onEachBackend(
+  "a paged plan too large for the device leaves the one before",
+  onBothCalls(async (call, device) => {
+    const { plan, planned } = call;
+    const heads = { numQoHeads: 65536, numKvHeads: 1, headDim: 65536 };
+    const work = await countWork(device, async () => {
+      const large = () => plan({ ...planned, ...heads });
+      await assertFails(call.name, large, "LimitError", "q", /maxStorageBufferBindingSize/);
+    });
+    assert.equal(work, 0);
+  }),
+  ["webgpu"],
+);
+
 gpuTest("paged calls on a GPU device that is lost", async () => {
   const gpuDevice = await openGpuDevice();
   const device = await openDevice({ gpuDevice });
