@@ -180,6 +180,14 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
     "/decode: long requests, split.*webgpu/",
   ),
   mutant(
+    "planned: turns go when a longer request needs more",
+    "src/webgpu/rope_tables.ts",
+    "if (known) this.#outgrown.push(known.buffer);",
+    "known?.buffer.destroy();",
+    PLANNED,
+    "/longer request elsewhere.*webgpu/",
+  ),
+  mutant(
     "planned: a pair is read as one tensor",
     "src/paged_attention.ts",
     "if (cache.vOffset !== this.#cache!.vOffset)",
