@@ -1,9 +1,9 @@
 /** Plans of paged calls, without a device. */
 
 import assert from "node:assert/strict";
+import type { PagedDecodePlan, PagedPrefillPlan } from "@kvasir/attention";
 import { REQUEST_WORDS } from "../../src/attention_problem.ts";
 import { cachePages } from "../../src/cache_pages.ts";
-import type { PagedDecodePlan, PagedPrefillPlan } from "../../src/options.ts";
 import {
   asPair,
   checkPlannedCache,

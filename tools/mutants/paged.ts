@@ -50,6 +50,22 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
     "/decode: pages of 3, a pair.*webgpu/",
   ),
   mutant(
+    "paged: every token has a page of the table",
+    "shaders/address.wgsl",
+    "page_table[work.first_page + position / PAGE_SIZE]",
+    "page_table[work.first_page + position]",
+    PAGED,
+    "/decode: pages of 3, a pair.*webgpu/",
+  ),
+  mutant(
+    "paged: stretches have each other's rows",
+    "src/webgpu/decode_tables.ts",
+    "words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);",
+    "words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * (stretches.length - 1 - i) * ENTRY_WORDS);\n    words[2 * i * ENTRY_WORDS + 1] = stretches[i].outRow;",
+    PAGED,
+    "/decode: pages of 3, a pair.*webgpu/",
+  ),
+  mutant(
     "paged: a request is a token shorter",
     "src/page_indices.ts",
     "(pages - 1) * pageSize + len",
