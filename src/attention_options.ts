@@ -10,10 +10,10 @@ import type { AttentionProblem } from "./attention_problem.ts";
 import { type DType, DTYPES, isFp8DType } from "./dtype.ts";
 import { OptionError } from "./errors.ts";
 import {
+  checkArray,
   checkBoolean,
   checkHeadValues,
   checkInteger,
-  checkList,
   checkNames,
   checkNumber,
   checkPositive,
@@ -159,8 +159,8 @@ export function checkAttentionOptions(
   };
 }
 
-function checkSinks(sinks: unknown): readonly unknown[] {
-  return checkList("options.sinks", sinks, "Give one logit for each query head.");
+function checkSinks(sinks: unknown): ArrayLike<unknown> {
+  return checkArray("options.sinks", sinks, "Give one logit for each query head.");
 }
 
 function checkProduct(scale: number): number {

@@ -5,7 +5,7 @@
  */
 
 import { OptionError } from "./errors.ts";
-import { checkList } from "./option_checks.ts";
+import { checkArray, entriesOf } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
 /** What the lengths of a padded batch count. */
@@ -41,7 +41,7 @@ export function checkLengths(
 ): readonly number[] {
   if (lengths === undefined) return new Array(batch).fill(most);
   const subject = `options.${of.name}`;
-  const list = checkList(subject, lengths, "Give one length a request, such as [17, 1024].");
+  const list = checkArray(subject, lengths, "Give one length a request, such as [17, 1024].");
   if (list.length !== batch) {
     throw new OptionError(subject, {
       got: `${list.length} lengths`,
@@ -49,7 +49,7 @@ export function checkLengths(
       hint: `Leave ${of.name} out when every request has ${most}.`,
     });
   }
-  return list.map((value, request) => {
+  return entriesOf(list).map((value, request) => {
     if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= most) {
       return value as number;
     }
@@ -68,23 +68,30 @@ const MOST = 2 ** 31 - 1;
 export function checkIndptr(subject: string, value: unknown): readonly number[] {
   const hint = "Entry i is where request i begins, the last one where the last request ends, " +
     "such as [0, 17, 40] for requests of 17 and 23.";
-  const indptr = checkList(subject, value, hint);
-  if (indptr.length === 0) {
+  const list = checkArray(subject, value, hint);
+  if (list.length === 0) {
     throw new OptionError(subject, { got: "no entries", expected: "at least the entry 0", hint });
   }
-  indptr.forEach((entry, i) => {
-    const least = i === 0 ? 0 : indptr[i - 1] as number;
+  // Copied as far as it is right: a list may be longer than any copy.
+  const indptr: number[] = [];
+  const { length } = list;
+  for (let i = 0; i < length; i++) {
+    const entry = list[i];
+    const least = i === 0 ? 0 : indptr[i - 1];
     const most = i === 0 ? 0 : MOST;
     const fits = Number.isInteger(entry) && (entry as number) >= least && (entry as number) <= most;
-    if (fits) return;
+    if (fits) {
+      indptr.push(entry as number);
+      continue;
+    }
     const place = i === 0 ? "the beginning of request 0" : `the end of request ${i - 1}`;
     throw new OptionError(`${subject}[${i}]`, {
       got: `${show(entry)} for ${place}`,
       expected: i === 0 ? "0" : `an integer from ${least}, where it begins, to ${most}`,
       hint,
     });
-  });
-  return indptr as readonly number[];
+  }
+  return indptr;
 }
 
 /** The lengths between the entries of an index array. */

@@ -114,6 +114,11 @@ export function checkArray(subject: string, value: unknown, hint: string): Array
   throw new OptionError(subject, { got: show(value), expected: "an array of numbers", hint });
 }
 
+/** A copy by index, whatever the array's own iterator gives; its length is known to be right. */
+export function entriesOf(list: ArrayLike<unknown>): unknown[] {
+  return Array.from({ length: list.length }, (_, i) => list[i]);
+}
+
 /** A copy of an array or a typed array. */
 export function checkList(subject: string, value: unknown, hint: string): readonly unknown[] {
   return Array.from(checkArray(subject, value, hint));
@@ -130,7 +135,7 @@ export function checkHeadValues(
     return new Float32Array(count).fill(checkNumber(subject, value));
   }
   const hint = `Give one number, or one for each of the ${count} ${heads}.`;
-  const list = checkList(subject, value, hint);
+  const list = checkArray(subject, value, hint);
   if (list.length !== count) {
     throw new OptionError(subject, {
       got: `${list.length} numbers`,
@@ -138,5 +143,5 @@ export function checkHeadValues(
       hint,
     });
   }
-  return Float32Array.from(list, (item, i) => checkNumber(`${subject}[${i}]`, item));
+  return Float32Array.from(entriesOf(list), (item, i) => checkNumber(`${subject}[${i}]`, item));
 }

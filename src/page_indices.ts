@@ -7,7 +7,7 @@
 
 import { OptionError } from "./errors.ts";
 import { checkIndptr } from "./lengths.ts";
-import { checkArray, checkList } from "./option_checks.ts";
+import { checkArray, entriesOf } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
 /** The index arrays of a paged batch, unchecked. */
@@ -37,6 +37,9 @@ export interface PageTable {
   readonly lengths: readonly number[];
 }
 
+/** The largest length of a request: FlashInfer's are int32. */
+const MOST_TOKENS = 2 ** 31 - 1;
+
 /** Checks all three arrays against each other and the cache. Throws `OptionError`. */
 export function checkPageTable(
   names: PageArrayNames,
@@ -46,7 +49,23 @@ export function checkPageTable(
   const indptr = checkIndptr(names.indptr, arrays.indptr);
   const indices = checkPageIndices(names, arrays.indices, indptr, numPages);
   const lastPageLens = checkLastPageLens(names.lastPageLen, arrays.lastPageLen, indptr, pageSize);
-  return { indptr, indices, lengths: pagedLengths(indptr, lastPageLens, pageSize) };
+  const lengths = pagedLengths(indptr, lastPageLens, pageSize);
+  checkTokens(lengths, (request) => `${names.indptr}[${request + 1}]`);
+  return { indptr, indices, lengths };
+}
+
+/** Refuses requests whose tokens kernels, which count in 32 bits, cannot count. */
+export function checkTokens(
+  lengths: readonly number[],
+  subjectOf: (request: number) => string,
+): void {
+  const request = lengths.findIndex((length) => length > MOST_TOKENS);
+  if (request < 0) return;
+  throw new OptionError(subjectOf(request), {
+    got: `${lengths[request]} tokens for request ${request}`,
+    expected: `at most ${MOST_TOKENS}`,
+    hint: "Lengths are int32; look at the page size and at the number of the request's pages.",
+  });
 }
 
 /** Checks page numbers: as many as `indptr` counts, and each within the cache. */
@@ -95,15 +114,16 @@ export function checkLastPageLens(
 ): readonly number[] {
   const hint = "It counts the tokens in the request's last page, those to be appended included; " +
     "a request without pages has 0.";
-  const lens = checkList(subject, value, hint);
+  const given = checkArray(subject, value, hint);
   const numRequests = indptr.length - 1;
-  if (lens.length !== numRequests) {
+  if (given.length !== numRequests) {
     throw new OptionError(subject, {
-      got: `${lens.length} numbers`,
+      got: `${given.length} numbers`,
       expected: `${numRequests}, one a request`,
       hint,
     });
   }
+  const lens = entriesOf(given);
   lens.forEach((len, request) => {
     const least = indptr[request + 1] > indptr[request] ? 1 : 0;
     if (isIntegerBelow(len, pageSize + 1) && len >= least) return;

@@ -85,7 +85,7 @@ export class BatchDecodeWithPagedKvCache implements Disposable {
    *
    * @param lastPageLen As in the plan.
    * @throws {PlanError} when there is no plan; `OptionError`, naming the request, when a length does
-   *   not fit; the lengths are as they were then.
+   *   not fit; the lengths are as they were then. `DestroyedError`, `DeviceLostError`.
    */
   updateLastPageLen(lastPageLen: ArrayLike<number>): void {
     this.#paged.updateLastPageLen(lastPageLen);

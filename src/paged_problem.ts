@@ -29,6 +29,7 @@ import type {
 import {
   checkLastPageLens,
   checkPageTable,
+  checkTokens,
   type PageArrayNames,
   pagedLengths,
   type PageTable,
@@ -152,6 +153,7 @@ export function withLastPageLen(plan: PagedPlan, lastPageLen: ArrayLike<number>)
   const { table: { indptr, indices }, cache: { pageSize }, problem } = plan;
   const lens = checkLastPageLens("lastPageLen", lastPageLen, indptr, pageSize);
   const lengths = pagedLengths(indptr, lens, pageSize);
+  checkTokens(lengths, (request) => `lastPageLen[${request}]`);
   const requests = problem.requests.slice();
   lengths.forEach((length, request) => requests[request * REQUEST_WORDS + 2] = length);
   return { ...plan, table: { indptr, indices, lengths }, problem: { ...problem, requests } };

@@ -66,6 +66,7 @@ export class PreparedOnGpu implements PreparedAttention {
   }
 
   update(problem: AttentionProblem): void {
+    this.#context.guard.check();
     const planned = this.#planned!;
     const moved = !this.#isUsed(planned.memory) && planned.decode &&
       withLengths(planned.problem, problem, planned.decode);

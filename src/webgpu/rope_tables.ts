@@ -22,6 +22,8 @@ interface GpuRopeTable {
 export class RopeTables {
   readonly #device: GPUDevice;
   readonly #tables = new Map<string, GpuRopeTable>();
+  /** Tables that larger ones replaced, which plans may still read; few, since positions double. */
+  readonly #outgrown: GPUBuffer[] = [];
 
   constructor(device: GPUDevice) {
     this.#device = device;
@@ -32,7 +34,7 @@ export class RopeTables {
     const key = `${headDim} ${rope.scale} ${rope.theta}`;
     const known = this.#tables.get(key);
     if (known && known.positions >= positions) return known;
-    known?.buffer.destroy();
+    if (known) this.#outgrown.push(known.buffer);
     const covered = 2 ** Math.ceil(Math.log2(Math.max(LEAST_POSITIONS, positions)));
     const { turns, coarse } = ropeTable(headDim, rope, covered);
     const words = new Uint32Array(turns.buffer);
@@ -45,6 +47,8 @@ export class RopeTables {
   /** Frees all tables. */
   destroy(): void {
     for (const { buffer } of this.#tables.values()) buffer.destroy();
+    for (const buffer of this.#outgrown) buffer.destroy();
     this.#tables.clear();
+    this.#outgrown.length = 0;
   }
 }

@@ -1,7 +1,12 @@
 /** Planned paged calls: lengths that grow, encoders of the caller's, results in place, many runs. */
 
 import assert from "node:assert/strict";
-import { BatchDecodeWithPagedKvCache, type Device, type Tensor } from "@kvasir/attention";
+import {
+  BatchDecodeWithPagedKvCache,
+  BatchPrefillWithPagedKvCache,
+  type Device,
+  type Tensor,
+} from "@kvasir/attention";
 import { assertSameBits } from "../support/bits.ts";
 import { onEachBackend } from "../support/device.ts";
 import { normals } from "../support/values.ts";
@@ -223,4 +228,45 @@ onEachBackend("planned decode: many steps hold no more memory than one", async (
     if (spied) Object.assign(spied, { createBuffer, createBindGroup });
   }
   assert.equal(device.report.memory.tensors, 3);
+});
+
+onEachBackend("planned calls: a longer request elsewhere leaves their turns", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  // A theta of its own, so that no test before has made a table for it.
+  const rope = { posEncodingMode: "ROPE_LLAMA", ropeTheta: 7777 } as const;
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  using prefill = new BatchPrefillWithPagedKvCache(device);
+  const { indptr, indices, lastPageLen, ...sizes } = PLAN;
+  decode.plan({ ...PLAN, ...rope });
+  prefill.plan({
+    ...sizes,
+    ...rope,
+    qoIndptr: [0, 2, 3, 4, 4, 5],
+    pagedKvIndptr: indptr,
+    pagedKvIndices: indices,
+    pagedKvLastPageLen: lastPageLen,
+  });
+  using out = device.empty([BATCH, 6, 16], "float32");
+  using rows = device.empty([BATCH, 6, 16], "float32");
+  await decode.run(q_, cache_, { out });
+  await prefill.run(q_, cache_, { out: rows });
+  const [decoded, prefilled] = [await out.read(), await rows.read()];
+  // What does not run leaves these results.
+  using other = device.tensor(normals(BATCH * 96, 4), [BATCH, 6, 16], "float32");
+  await decode.run(other, cache_, { out });
+  await prefill.run(other, cache_, { out: rows });
+  // Tables grow beyond 4096 positions.
+  using longer = new BatchDecodeWithPagedKvCache(device);
+  const pages = Array.from({ length: 600 }, (_, i) => i % PAGES);
+  longer.plan({ ...sizes, ...rope, indptr: [0, 600], indices: pages, lastPageLen: [8] });
+  using one = device.tensor(normals(96, 3), [1, 6, 16], "float32");
+  (await longer.run(one, cache_)).destroy();
+  // With the bind groups of before, and with new ones.
+  await decode.run(q_, cache_, { out });
+  await prefill.run(q_, cache_, { out: rows });
+  assertSameBits(await out.read(), decoded, "decode");
+  assertSameBits(await rows.read(), prefilled, "prefill");
+  assertSameBits(await read(decode.run(q_, cache_)), decoded, "decode, new operands");
+  assertSameBits(await read(prefill.run(q_, cache_) as Promise<Tensor>), prefilled, "prefill, new");
 });

@@ -75,7 +75,7 @@ export function assertTyped(label: string, work: () => unknown): void {
     assert.ok(error instanceof KvasirError, `${label}: ${error}`);
     assert.match(
       error.message,
-      /^(q|k|v|s|vA|sA|vB|sB|out|lse|run|options)[^]*: got /,
+      /^(q|k|v|s|vA|sA|vB|sB|out|lse|run|options|lastPageLen)[^]*: got /,
       label,
     );
     return;
@@ -83,20 +83,60 @@ export function assertTyped(label: string, work: () => unknown): void {
   assert.fail(`${label}: no error`);
 }
 
-/** Counts what a device is asked to do while `work` runs. */
-export async function countWork(device: Device, work: () => Promise<void>): Promise<number> {
+/**
+ * Counts what a device is asked to do while `work` runs. Planned calls go past the backend's methods to
+ * the GPU: so buffers, bind groups, writes and submissions count too.
+ */
+export function countWork(device: Device, work: () => Promise<void>): Promise<number> {
+  return countCalls(device, work, {
+    engine: ["allocate", "attend", "merge", "append", "convert", "copy", "read", "write"],
+    device: ["createBuffer", "createBindGroup", "createCommandEncoder"],
+    queue: ["submit", "writeBuffer"],
+  });
+}
+
+/** Counts what computes alone: results may be allocated before a call fails, if they are freed again. */
+export function countDispatches(device: Device, work: () => Promise<void>): Promise<number> {
+  return countCalls(device, work, {
+    engine: ["attend", "merge", "append", "convert"],
+    device: [],
+    queue: ["submit"],
+  });
+}
+
+async function countCalls(
+  device: Device,
+  work: () => Promise<void>,
+  names: Readonly<Record<"engine" | "device" | "queue", readonly string[]>>,
+): Promise<number> {
   const engine = (device as KvasirDevice).engine as unknown as Record<string, unknown>;
   let count = 0;
-  const asked = ["allocate", "attend", "merge", "append", "convert", "copy", "read", "write"];
-  for (const name of asked) {
-    const original = engine[name] as (...args: unknown[]) => unknown;
-    // An own property hides the class's method until it is deleted.
-    engine[name] = (...args: unknown[]) => {
+  const restore: (() => void)[] = [];
+  const spy = (target: object, name: string) => {
+    const methods = target as Record<string, unknown>;
+    const own = Object.getOwnPropertyDescriptor(target, name);
+    const original = methods[name] as (...args: unknown[]) => unknown;
+    const spied = function (this: unknown, ...args: unknown[]) {
       count++;
-      return original.apply(engine, args);
+      return original.apply(this, args);
     };
+    Object.defineProperty(target, name, { value: spied, configurable: true, writable: true });
+    restore.push(() => {
+      if (own) Object.defineProperty(target, name, own);
+      else delete methods[name];
+    });
+  };
+  for (const name of names.engine) spy(engine, name);
+  const gpu = engine.device as GPUDevice | undefined;
+  if (gpu) {
+    const [ofDevice, ofQueue] = [Object.getPrototypeOf(gpu), Object.getPrototypeOf(gpu.queue)];
+    for (const name of names.device) spy(ofDevice, name);
+    for (const name of names.queue) spy(ofQueue, name);
   }
-  await work();
-  for (const name of asked) delete engine[name];
+  try {
+    await work();
+  } finally {
+    for (const undo of restore) undo();
+  }
   return count;
 }

@@ -58,6 +58,9 @@ const noArray = fc.constantFrom<unknown>(
   { length: 3 },
   new DataView(new ArrayBuffer(8)),
   () => [0, 1],
+  new BigInt64Array(3),
+  new Map([[0, 0]]),
+  new Array(2 ** 32 - 1),
 );
 
 /** An index array of which an entry, or the number of entries, is wrong. */
@@ -106,8 +109,11 @@ const badPrefill: fc.Arbitrary<Record<string, unknown>> = fc.oneof(
   badLengths.map((pagedKvLastPageLen) => ({ pagedKvLastPageLen })),
 );
 
-/** Of all backends together: 14,000. */
-const RUNS = 3500;
+/** What is no plan at all. */
+const noPlan = fc.constantFrom<unknown>(undefined, null, 0, 1n, "plan", true, [], () => DECODE);
+
+/** Of each property and backend: 24,000 in all. */
+const RUNS = 4000;
 const BOTH: readonly BackendName[] = ["wasm", "webgpu"];
 
 onEachBackend(
@@ -123,6 +129,12 @@ onEachBackend(
     const [first, second] = [await decode.run(q, cache), await prefill.run(rows, cache)];
     using decoded = first;
     using prefilled = second;
+    const good = await countWork(device, async () => {
+      decode.plan(DECODE);
+      prefill.plan(PREFILL);
+      (await decode.run(q, cache)).destroy();
+    });
+    assert.ok(good > 0, "what is asked for is counted");
     // deno-lint-ignore require-await
     const work = await countWork(device, async () => {
       fc.assert(
@@ -138,6 +150,18 @@ onEachBackend(
           assertTyped(`prefill ${Object.keys(change)}`, () => prefill.plan(plan));
         }),
         { numRuns: RUNS },
+      );
+      fc.assert(
+        fc.property(badLengths, (lengths) => {
+          assertTyped("update", () => decode.updateLastPageLen(lengths as number[]));
+        }),
+        { numRuns: RUNS },
+      );
+      fc.assert(
+        fc.property(noPlan, (plan) => {
+          assertTyped(`decode ${typeof plan}`, () => decode.plan(plan as PagedDecodePlan));
+          assertTyped(`prefill ${typeof plan}`, () => prefill.plan(plan as PagedPrefillPlan));
+        }),
       );
     });
     assert.equal(work, 0);

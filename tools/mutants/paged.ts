@@ -11,6 +11,8 @@ const PLANNED = ["tests/numerics/planned_test.ts"];
 const CASCADE = ["tests/numerics/cascade_test.ts"];
 const CACHE = ["tests/numerics/paged_kv_cache_test.ts"];
 const REFUSED = ["tests/validation/paged_test.ts"];
+const RUNS = ["tests/validation/paged_run_test.ts"];
+const PROBLEM = ["tests/unit/paged_problem_test.ts"];
 const PREPARED = "src/webgpu/prepared.ts";
 
 /** Mutants of all that has pages, but for the page table. */
@@ -48,6 +50,22 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
     "/decode: pages of 3, a pair.*webgpu/",
   ),
   mutant(
+    "paged: every token has a page of the table",
+    "shaders/address.wgsl",
+    "page_table[work.first_page + position / PAGE_SIZE]",
+    "page_table[work.first_page + position]",
+    PAGED,
+    "/decode: pages of 3, a pair.*webgpu/",
+  ),
+  mutant(
+    "paged: stretches have each other's rows",
+    "src/webgpu/decode_tables.ts",
+    "words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);",
+    "words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * (stretches.length - 1 - i) * ENTRY_WORDS);\n    words[2 * i * ENTRY_WORDS + 1] = stretches[i].outRow;",
+    PAGED,
+    "/decode: pages of 3, a pair.*webgpu/",
+  ),
+  mutant(
     "paged: a request is a token shorter",
     "src/page_indices.ts",
     "(pages - 1) * pageSize + len",
@@ -70,6 +88,120 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
     "if (lastPage <= cache.numPages) return;",
     REFUSED,
     "/refuses caches.*wasm/",
+  ),
+  mutant(
+    "paged: a pair's pages are as far apart as one tensor's",
+    "src/paged_problem.ts",
+    "return { ...plan.problem, kStrides, vStrides:",
+    "return { ...plan.problem, kStrides: plan.problem.kStrides, vStrides:",
+    PLANNED,
+    "/a pair, by turns.*webgpu/",
+  ),
+  mutant(
+    "paged: a pair's v begins where one tensor's does",
+    "src/paged_problem.ts",
+    "offset: vOffset ?? 0",
+    "offset: vOffset ?? vStrides.page",
+    PROBLEM,
+  ),
+  mutant(
+    "paged: last pages may hold a token too many",
+    "src/page_indices.ts",
+    "isIntegerBelow(len, pageSize + 1)",
+    "isIntegerBelow(len, pageSize + 2)",
+    RUNS,
+    "/names the request.*wasm/",
+  ),
+  mutant(
+    "paged: last pages may be empty",
+    "src/page_indices.ts",
+    "indptr[request + 1] > indptr[request] ? 1 : 0",
+    "0",
+    RUNS,
+    "/names the request.*wasm/",
+  ),
+  mutant(
+    "paged: the page table is the caller's array",
+    "src/page_indices.ts",
+    "const indices = new Uint32Array(count);",
+    "const indices = list instanceof Uint32Array ? list as Uint32Array<ArrayBuffer> : new Uint32Array(count);",
+    PROBLEM,
+  ),
+  mutant(
+    "paged: tokens beyond 32 bits wrap",
+    "src/page_indices.ts",
+    "length > MOST_TOKENS",
+    "length > 2 ** 53",
+    PROBLEM,
+  ),
+  mutant(
+    "paged: updates may go beyond 32 bits",
+    "src/paged_problem.ts",
+    "  checkTokens(lengths, (request) => `lastPageLen[${request}]`);\n",
+    "",
+    PROBLEM,
+  ),
+  mutant(
+    "paged: the request that lacks a page is the next one",
+    "src/paged_problem.ts",
+    "table.indptr[request + 1] > at",
+    "table.indptr[request] > at",
+    PROBLEM,
+  ),
+  mutant(
+    "paged: lists are copied before they are counted",
+    "src/lengths.ts",
+    "const list = checkArray(subject, value, hint);",
+    "const list = Array.from(checkArray(subject, value, hint));",
+    PROBLEM,
+  ),
+  mutant(
+    "paged: results may lie over the cache",
+    "src/planned_attention.ts",
+    "(buffer !== null && buffer === other.buffer)",
+    "false",
+    RUNS,
+    "/that holds an operand/",
+  ),
+  mutant(
+    "paged: results of a failed run are left",
+    "src/planned_attention.ts",
+    "for (const tensor of made) tensor.destroy();",
+    "",
+    RUNS,
+    "/refuses destroyed.*wasm/",
+  ),
+  mutant(
+    "planned: an update does not hear of a lost device",
+    PREPARED,
+    "  update(problem: AttentionProblem): void {\n    this.#context.guard.check();",
+    "  update(problem: AttentionProblem): void {",
+    RUNS,
+    "/that is lost/",
+  ),
+  mutant(
+    "planned: memory is written before all is checked",
+    PREPARED,
+    "    const plans = planWork(work, context.capabilities);\n    const memory = this.#freeMemory();\n    memory.begin();",
+    '    const memory = this.#freeMemory();\n    memory.begin();\n    memory.words("storage", "early", new Uint32Array(64));\n    const plans = planWork(work, context.capabilities);',
+    RUNS,
+    "/too large for the device.*webgpu/",
+  ),
+  mutant(
+    "planned: the lse of states has too little room",
+    "src/webgpu/decode.ts",
+    'memory.scratch("partial lse", states * 4)',
+    'memory.scratch("partial lse", states)',
+    PAGED,
+    "/decode: long requests, split.*webgpu/",
+  ),
+  mutant(
+    "planned: turns go when a longer request needs more",
+    "src/webgpu/rope_tables.ts",
+    "if (known) this.#outgrown.push(known.buffer);",
+    "known?.buffer.destroy();",
+    PLANNED,
+    "/longer request elsewhere.*webgpu/",
   ),
   mutant(
     "planned: a pair is read as one tensor",
