@@ -111,7 +111,7 @@ export class PreparedOnGpu implements PreparedAttention {
     const context = this.#context;
     const key = keyOf(operands);
     const known = planned.bound.get(key);
-    if (known && !encoder && !context.profiler) {
+    if (known && !encoder && !context.profiler && isOurs(operands)) {
       submitQuickly(context, planned.family, known);
       return;
     }
@@ -163,6 +163,13 @@ export class PreparedOnGpu implements PreparedAttention {
   #isUsed(memory: ReusedMemory): boolean {
     return this.#uses.has(memory);
   }
+}
+
+/** Whether no buffer is the caller's, who may destroy it: a submission would fail then, unheard. */
+function isOurs({ q, k, v, out, lse }: AttentionOperands): boolean {
+  return [q, k, v, out, lse].every((storage) =>
+    storage === null || (storage as GpuStorage).isOwned
+  );
 }
 
 /** Numbers of buffers, by which bind groups are found again. */

@@ -170,6 +170,21 @@ onEachBackend("planned decode: recorded in an encoder of the caller's", async (d
   assertSameBits(await lse.read(), await expectedLse.read(), "lse");
 }, ["webgpu", "webgpu, portable rung"]);
 
+onEachBackend("planned decode: a buffer that its owner destroys is an error", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  const { device: gpu } = (device as unknown as { engine: { device: GPUDevice } }).engine;
+  const size = 4 * BATCH * 96;
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC;
+  const buffer = gpu.createBuffer({ size, usage });
+  using out = device.tensorFromBuffer(buffer, [BATCH, 6, 16], "float32");
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  decode.plan(PLAN);
+  for (let i = 0; i < 3; i++) await decode.run(q_, cache_, { out });
+  buffer.destroy();
+  await assert.rejects(decode.run(q_, cache_, { out }), { name: "KvasirError" });
+}, ["webgpu", "webgpu, portable rung"]);
+
 onEachBackend("planned decode: a long request takes two dispatches", async (device) => {
   const pages = 500;
   using q = device.tensor(normals(96, 1), [1, 6, 16], "float32");
