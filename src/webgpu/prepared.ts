@@ -31,7 +31,14 @@ interface Planned {
   /** Decode's plan, whose lengths may change. */
   readonly decode: DecodePlan | null;
   /** Dispatches with their bind groups, by their operands. */
-  readonly bound: Map<string, readonly Dispatch[]>;
+  readonly bound: Map<string, Bound>;
+}
+
+/** Dispatches with their bind groups. */
+interface Bound {
+  readonly dispatches: readonly Dispatch[];
+  /** Whether they were submitted once within error scopes, and nothing was wrong. */
+  isProven: boolean;
 }
 
 /** Planned attention on a GPU. */
@@ -60,7 +67,7 @@ export class PreparedOnGpu implements PreparedAttention {
     const kernels = this.#compile(templates, plans);
     // Whoever runs hears of a failure; nobody may.
     kernels.catch(() => {});
-    const bound = new Map<string, readonly Dispatch[]>();
+    const bound = new Map<string, Bound>();
     const { family, decode } = plans;
     this.#planned = { family, problem, memory, templates, noLse, kernels, decode, bound };
   }
@@ -111,8 +118,8 @@ export class PreparedOnGpu implements PreparedAttention {
     const context = this.#context;
     const key = keyOf(operands);
     const known = planned.bound.get(key);
-    if (known && !encoder && !context.profiler && isOurs(operands)) {
-      submitQuickly(context, planned.family, known);
+    if (known?.isProven && !encoder && !context.profiler && isOurs(operands)) {
+      submitQuickly(context, planned.family, known.dispatches);
       return;
     }
     const kernels = await planned.kernels;
@@ -120,8 +127,13 @@ export class PreparedOnGpu implements PreparedAttention {
     if (planned.templates.length === 0) return;
     // Bind groups are made within the error scopes of a submission where there is one.
     const bind = () => this.#bind(planned, key, kernels, operands);
-    if (encoder) recordPass(context.device, encoder, bind(), {});
-    else await submit(context, planned.family, bind);
+    if (encoder) {
+      recordPass(context.device, encoder, bind().dispatches, {});
+      return;
+    }
+    await submit(context, planned.family, () => bind().dispatches);
+    const proven = planned.bound.get(key);
+    if (proven) proven.isProven = true;
   }
 
   #bind(
@@ -129,7 +141,7 @@ export class PreparedOnGpu implements PreparedAttention {
     key: string,
     kernels: ReadonlyMap<KernelRequest, Kernel>,
     operands: AttentionOperands,
-  ): readonly Dispatch[] {
+  ): Bound {
     const known = bound.get(key);
     if (known) return known;
     if (bound.size >= MOST_BOUND) bound.clear();
@@ -137,8 +149,9 @@ export class PreparedOnGpu implements PreparedAttention {
     const dispatches = templates
       .map((template) => bindTemplate(template, kernels, operands, noLse))
       .map((dispatch) => ({ ...dispatch, group: groupOf(device, dispatch) }));
-    bound.set(key, dispatches);
-    return dispatches;
+    const made = { dispatches, isProven: false };
+    bound.set(key, made);
+    return made;
   }
 
   async #compile(
