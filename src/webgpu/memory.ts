@@ -7,6 +7,7 @@
 
 import { scratchBuffer, smallBuffer } from "./buffers.ts";
 import { USAGE } from "./flags.ts";
+import { inErrorScopes } from "./gpu_errors.ts";
 
 /** Gives buffers. */
 export interface Memory {
@@ -38,8 +39,11 @@ export function temporaryMemory(device: GPUDevice, temporary: GPUBuffer[]): Memo
  */
 export class ReusedMemory implements Memory {
   readonly #device: GPUDevice;
-  readonly #buffers: GPUBuffer[] = [];
+  readonly #buffers: (GPUBuffer | undefined)[] = [];
+  /** Of each buffer, until it is known whether it could be had. */
+  readonly #pending: (Promise<void> | undefined)[] = [];
   #next = 0;
+  #ready: Promise<void> = Promise.resolve();
 
   constructor(device: GPUDevice) {
     this.#device = device;
@@ -48,6 +52,12 @@ export class ReusedMemory implements Memory {
   /** Begins a round. */
   begin(): void {
     this.#next = 0;
+    this.#ready = Promise.resolve();
+  }
+
+  /** Settles when it is known whether the round's buffers could be had: WebGPU answers later. */
+  get ready(): Promise<void> {
+    return this.#ready;
   }
 
   words(
@@ -56,9 +66,7 @@ export class ReusedMemory implements Memory {
     words: Uint32Array<ArrayBuffer>,
   ): GPUBufferBinding {
     const usage = (kind === "uniform" ? USAGE.UNIFORM : USAGE.STORAGE) | USAGE.COPY_DST;
-    const buffer = this.#take(label, words.byteLength, usage);
-    if (words.byteLength > 0) this.#device.queue.writeBuffer(buffer, 0, words);
-    return { buffer };
+    return { buffer: this.#take(label, words.byteLength, usage, words) };
   }
 
   scratch(label: string, byteLength: number): GPUBufferBinding {
@@ -66,19 +74,58 @@ export class ReusedMemory implements Memory {
   }
 
   destroy(): void {
-    for (const buffer of this.#buffers) buffer.destroy();
+    for (const buffer of this.#buffers) buffer?.destroy();
     this.#buffers.length = 0;
   }
 
-  #take(label: string, byteLength: number, usage: number): GPUBuffer {
+  #take(
+    label: string,
+    byteLength: number,
+    usage: number,
+    words?: Uint32Array<ArrayBuffer>,
+  ): GPUBuffer {
     const at = this.#next++;
     const known = this.#buffers[at];
-    if (known && known.usage === usage && known.size >= byteLength) return known;
+    const fill = (buffer: GPUBuffer) => {
+      if (words && words.length > 0) this.#device.queue.writeBuffer(buffer, 0, words);
+      return buffer;
+    };
+    if (known && known.usage === usage && known.size >= byteLength) {
+      const pending = this.#pending[at];
+      if (!pending) return fill(known);
+      // Whether it could be had is not known yet, and said once.
+      this.#await(pending);
+      const { result, done } = inErrorScopes(this.#device, label, () => fill(known));
+      done.catch(() => {});
+      return result;
+    }
     // Room for what grows, so that not every token needs a new buffer.
     const size = 2 ** Math.ceil(Math.log2(Math.max(16, byteLength)));
     const { maxBufferSize } = this.#device.limits;
     const roomy = size <= Math.min(maxBufferSize, 2 ** 24) ? size : Math.ceil(byteLength / 16) * 16;
     known?.destroy();
-    return this.#buffers[at] = this.#device.createBuffer({ label, size: roomy, usage });
+    const { result: buffer, done } = inErrorScopes(
+      this.#device,
+      label,
+      () => fill(this.#device.createBuffer({ label, size: roomy, usage })),
+    );
+    const pending = done.then(() => {
+      if (this.#pending[at] === pending) this.#pending[at] = undefined;
+    }, (error) => {
+      // The next round must not take it.
+      if (this.#buffers[at] === buffer) this.#buffers[at] = undefined;
+      throw error;
+    });
+    this.#pending[at] = pending;
+    this.#await(pending);
+    return this.#buffers[at] = buffer;
+  }
+
+  #await(pending: Promise<void> | undefined): void {
+    if (!pending) return;
+    const before = this.#ready;
+    this.#ready = pending.then(() => before);
+    // Whoever runs hears of a failure; nobody may.
+    this.#ready.catch(() => {});
   }
 }

@@ -64,7 +64,7 @@ export class PreparedOnGpu implements PreparedAttention {
       4 * rowsOf(problem) * problem.numQoHeads,
     );
     const templates = workTemplates(context, plans, memory);
-    const kernels = this.#compile(templates, plans);
+    const kernels = this.#compile(templates, plans, memory.ready);
     // Whoever runs hears of a failure; nobody may.
     kernels.catch(() => {});
     const bound = new Map<string, Bound>();
@@ -154,12 +154,15 @@ export class PreparedOnGpu implements PreparedAttention {
     return made;
   }
 
+  /** Compiles, and waits for memory: what a run needs. */
   async #compile(
     templates: readonly Template[],
     { reasons }: WorkPlan,
+    memory: Promise<void>,
   ): Promise<ReadonlyMap<KernelRequest, Kernel>> {
     const requests = templates.map(({ kernel }) => kernel);
     const kernels = await compileTemplates(this.#context.kernels, requests);
+    await memory;
     for (const [request, { name }] of kernels) {
       const [family, reason] = reasons.get(request)!;
       this.#context.noteChoice(family, name, reason);

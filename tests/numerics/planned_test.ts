@@ -213,6 +213,36 @@ onEachBackend("planned decode: a buffer that its owner destroys is an error", as
   assert.ok((await own.read()).some((x) => x !== 0));
 }, ["webgpu", "webgpu, portable rung"]);
 
+onEachBackend("planned decode: no memory for a plan is an error of its runs", async (device) => {
+  const { q, cache } = tensorsOn(device);
+  using q_ = q, cache_ = cache;
+  using decode = new BatchDecodeWithPagedKvCache(device);
+  const { createBuffer } = GPUDevice.prototype;
+  // A GPU says later that it has no memory; a size that it refuses is said in the same way.
+  GPUDevice.prototype.createBuffer = function (descriptor) {
+    const size = descriptor.label === "tables" ? 2 ** 52 : descriptor.size;
+    return createBuffer.call(this, { ...descriptor, size });
+  };
+  try {
+    decode.plan(PLAN);
+  } finally {
+    GPUDevice.prototype.createBuffer = createBuffer;
+  }
+  // A plan that comes before the answer has the same memory.
+  decode.plan({ ...PLAN, smScale: 2 });
+  for (let i = 0; i < 2; i++) {
+    await assert.rejects(decode.run(q_, cache_), /KvasirError|OutOfMemoryError/);
+  }
+  decode.plan(PLAN);
+  using fresh = new BatchDecodeWithPagedKvCache(device);
+  fresh.plan(PLAN);
+  assertSameBits(
+    await read(decode.run(q_, cache_)),
+    await read(fresh.run(q_, cache_)),
+    "with memory again",
+  );
+}, ["webgpu", "webgpu, portable rung"]);
+
 onEachBackend("planned decode: a long request takes two dispatches", async (device) => {
   const pages = 500;
   using q = device.tensor(normals(96, 1), [1, 6, 16], "float32");
