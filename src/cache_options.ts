@@ -8,6 +8,7 @@ import { checkScales } from "./append_problem.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
 import { bytesPerElement, type DType } from "./dtype.ts";
+import { LimitError } from "./errors.ts";
 import { checkInteger } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import { checkPlanDtype, checkPlanSize } from "./plan_checks.ts";
@@ -70,14 +71,16 @@ export interface CheckedCacheOptions {
 }
 
 /**
- * Checks the options. Throws `OptionError`.
+ * Checks the options. Throws `OptionError` or `LimitError`.
  *
  * @param options What the caller wants.
  * @param bindingBytes What kernels can see of a tensor: k and v are a pair where both are more.
+ * @param dimStep What kernels want head dims to be multiples of.
  */
 export function checkCacheOptions(
   options: PagedKvCacheOptions,
   bindingBytes: number,
+  dimStep = 1,
 ): CheckedCacheOptions {
   const layout = checkKvLayout(options as { kvLayout?: KvLayout }, NAMES);
   const numPages = checkInteger("options.numPages", options.numPages, 1);
@@ -89,6 +92,14 @@ export function checkCacheOptions(
     ["numLayers", options.numLayers ?? 1],
   ] as const).map(([name, value]) => checkPlanSize(`options.${name}`, value));
   const dtype = checkPlanDtype("options.dtype", options.dtype);
+  for (const [name, dim] of [["headDim", headDim], ["headDimV", headDimV]] as const) {
+    if (dim % dimStep === 0) continue;
+    throw new LimitError(`options.${name}`, {
+      got: `a head dim of ${dim}`,
+      expected: `a multiple of ${dimStep} on WebGPU`,
+      hint: "Pad the heads with zeros, or use the WASM backend.",
+    });
+  }
   const page = (dim: number) =>
     layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
   const bytes = numPages * pageSize * numKvHeads * (headDim + headDimV) * bytesPerElement(dtype);

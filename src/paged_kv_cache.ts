@@ -4,7 +4,8 @@
  * @module
  */
 
-import { checkRope, checkRows, type RopeOptions, SLOT_WORDS } from "./append_problem.ts";
+import type { RopeOptions } from "./append_problem.ts";
+import { CacheFlight } from "./cache_flight.ts";
 import { CacheMemory } from "./cache_memory.ts";
 import {
   checkCacheOptions,
@@ -12,6 +13,7 @@ import {
   type PagedKvCacheOptions,
 } from "./cache_options.ts";
 import type { CacheTensors } from "./cache_pages.ts";
+import { checkNothingWaits, checkWaits, PendingRows } from "./cache_pending.ts";
 import { checkSaved, restoreRows, saveRows } from "./cache_saving.ts";
 import { type Device, KvasirDevice } from "./device.ts";
 import { DestroyedError, OptionError, PlanError } from "./errors.ts";
@@ -19,8 +21,8 @@ import { checkInteger, checkNames } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import type { PageSequence } from "./page_sequence.ts";
 import { PageTable } from "./page_table.ts";
-import type { Append, BatchTables, PageStatistics, Reservation } from "./page_types.ts";
-import { decodeSequence } from "./saved_sequence.ts";
+import type { Append, BatchTables, PageCopy, PageStatistics } from "./page_types.ts";
+import { decodeSequence, type SavedSequence } from "./saved_sequence.ts";
 import { show } from "./shape.ts";
 import {
   asDeviceTensor,
@@ -38,12 +40,8 @@ export interface CacheStatistics extends PageStatistics {
   readonly usedBytes: number;
 }
 
-/** Rows that were reserved, and the layers that still wait for them. */
-interface Pending {
-  readonly reservation: Reservation;
-  readonly slots: Uint32Array<ArrayBuffer>;
-  readonly waiting: Set<number>;
-}
+/** What WebGPU's kernels want head dims to be multiples of. */
+const WEBGPU_DIM_STEP = 8;
 
 /**
  * A paged KV cache: pages of keys and values on the device, in one or more layers, and sequences that
@@ -83,7 +81,8 @@ export class PagedKvCache implements Disposable {
   readonly #options: CheckedCacheOptions;
   readonly #memory: CacheMemory;
   readonly #table: PageTable;
-  #pending: Pending | null = null;
+  readonly #flight: CacheFlight = new CacheFlight();
+  #pending: PendingRows | null = null;
   #destroyed = false;
 
   private constructor(device: KvasirDevice, options: CheckedCacheOptions, memory: CacheMemory) {
@@ -98,8 +97,8 @@ export class PagedKvCache implements Disposable {
    *
    * @param device Where the pages are.
    * @param options See {@linkcode PagedKvCacheOptions}.
-   * @throws {OptionError} when an option does not fit; `LimitError` when the device is too small. A GPU
-   *   says later that it has no memory: what uses the cache first rejects with `OutOfMemoryError` then.
+   * @throws {OptionError} when an option does not fit; `LimitError` when the device is too small, or on
+   *   WebGPU a head dim is no multiple of 8. A GPU says later that it has no memory: what uses the cache first rejects with `OutOfMemoryError` then.
    */
   static create(device: Device, options: PagedKvCacheOptions): PagedKvCache {
     if (!(device instanceof KvasirDevice)) {
@@ -110,7 +109,8 @@ export class PagedKvCache implements Disposable {
       });
     }
     const { maxStorageBufferBindingSize = Infinity } = device.report.limits;
-    const checked = checkCacheOptions(options, maxStorageBufferBindingSize);
+    const dimStep = device.backend === "webgpu" ? WEBGPU_DIM_STEP : 1;
+    const checked = checkCacheOptions(options, maxStorageBufferBindingSize, dimStep);
     return new PagedKvCache(device, checked, new CacheMemory(device, checked));
   }
 
@@ -145,41 +145,33 @@ export class PagedKvCache implements Disposable {
    *   `DestroyedError` when an argument does not fit; `DeviceLostError`.
    */
   async reserve(appends: readonly Append[]): Promise<void> {
-    this.#checkAlive();
-    this.#checkNothingWaits("reserve");
-    const lengths = new Map<PageSequence, number>();
-    if (Array.isArray(appends)) {
-      for (const append of appends) {
-        const sequence = (append as Partial<Append> | null)?.sequence;
-        if (isSequence(sequence)) lengths.set(sequence, sequence.length);
+    while (this.#flight.isBusy) await this.#flight.landed();
+    this.#checkReady("reserve");
+    await this.#flight.write(this.#reserve(appends));
+  }
+
+  async #reserve(appends: readonly Append[]): Promise<void> {
+    let copied: readonly PageCopy[] = [];
+    for (;;) {
+      const reservation = this.#table.reserve(appends);
+      if (isSame(reservation.copies, copied)) {
+        this.#pending = new PendingRows(reservation, appends, this.numLayers);
+        return;
       }
-    }
-    const reservation = this.#table.reserve(appends);
-    const { copies, pages, places } = reservation;
-    const slots = new Uint32Array(pages.length * SLOT_WORDS);
-    let token = 0;
-    for (const { sequence, tokens } of appends) {
-      const first = lengths.get(sequence)!;
-      for (let i = 0; i < tokens; i++, token++) {
-        slots.set([pages[token], places[token], first + i], token * SLOT_WORDS);
-      }
-    }
-    const layers = pages.length === 0 ? [] : this.#memory.layers.keys();
-    this.#pending = { reservation, slots, waiting: new Set(layers) };
-    if (copies.length === 0) return;
-    try {
-      await this.#memory.copyPages(copies);
-    } catch (error) {
-      this.undoReserve();
-      throw error;
+      // Pages are copied while they are free: when that fails, nothing has changed. A sequence that
+      // is freed meanwhile may change which pages are taken.
+      this.#table.undo(reservation);
+      copied = reservation.copies;
+      await this.#memory.copyPages(copied);
+      this.#checkAlive();
     }
   }
 
   /**
    * Takes the last {@linkcode PagedKvCache.reserve} back, whatever rows it got: sequences are as long
-   * as before.
+   * as before. Those that were freed or truncated since stay so; forks made since keep their tokens.
    *
-   * @throws {PlanError} when there is none, or a sequence was forked, truncated or freed since.
+   * @throws {PlanError} when there is none, or every layer has got its rows; `DestroyedError`.
    */
   undoReserve(): void {
     this.#checkAlive();
@@ -190,7 +182,7 @@ export class PagedKvCache implements Disposable {
         hint: "Truncate sequences to forget older tokens.",
       });
     }
-    this.#table.undo(this.#pending.reservation);
+    this.#pending.undo(this.#table);
     this.#pending = null;
   }
 
@@ -216,52 +208,65 @@ export class PagedKvCache implements Disposable {
     this.#checkAlive();
     checkNames(options, ["posEncodingMode", "ropeScale", "ropeTheta"]);
     const tensors = this.#tensorsOf(layer);
-    const { pages } = this.#memory;
-    const pending = this.#pending;
-    if (pending === null || !pending.waiting.has(layer)) {
-      throw new PlanError("append", {
-        got: pending === null ? "no reservation" : `layer ${layer}, which has its rows already`,
-        expected: "tokens that reserve() made room for, once for each layer",
-        hint: "Call reserve() once before the layers of a step.",
-      });
-    }
-    const rows = [["key", asDeviceTensor("key", key)], [
-      "value",
-      asDeviceTensor("value", value),
-    ]] as const;
+    const pending = checkWaits(this.#pending, layer);
+    const rows = [
+      ["key", asDeviceTensor("key", key)],
+      ["value", asDeviceTensor("value", value)],
+    ] as const;
     const named = tensors.map((tensor) => ["the cache", tensor] as const);
     commonDevice([...named, ...rows]);
-    const count = checkRows(rows[0][1], rows[1][1], pages);
-    const numTokens = pending.slots.length / SLOT_WORDS;
-    if (count !== numTokens) {
-      throw new PlanError("append", {
-        got: `${count} rows`,
-        expected: `${numTokens}, one for each reserved token`,
-        hint: "Rows follow the order of reserve(): all of the first sequence, then the second's.",
-      });
-    }
-    const { kFactors, vFactors } = this.#options;
-    const problem = {
-      ...pages,
-      numTokens,
-      dtype: rows[0][1].dtype,
-      kvDtype: pages.dtype,
-      slots: pending.slots,
-      kFactors,
-      vFactors,
-      rope: checkRope(options, pages.headDim),
-    };
-    // Only once: another call of the same layer meanwhile is refused.
-    pending.waiting.delete(layer);
+    const specs = [rows[0][1], rows[1][1]] as const;
+    const problem = pending.problem(specs, this.#memory.pages, this.#options, options);
+    pending.writing.add(layer);
     try {
-      await useTensors([...rows, ...named], async ([key, value, k, v = k]) => {
-        await this.#device.engine.append(problem, { key, value, k, v });
-      });
-    } catch (error) {
-      pending.waiting.add(layer);
-      throw error;
+      await this.#flight.write(
+        useTensors([...rows, ...named], async ([key, value, k, v = k]) => {
+          await this.#device.engine.append(problem, { key, value, k, v });
+        }),
+      );
+      pending.waiting.delete(layer);
+    } finally {
+      pending.writing.delete(layer);
     }
     if (pending.waiting.size === 0 && this.#pending === pending) this.#pending = null;
+  }
+
+  /**
+   * Both steps at once, for caches of one layer: {@linkcode PagedKvCache.reserve}, then
+   * {@linkcode PagedKvCache.append} to layer 0.
+   *
+   * @param appends As `reserve` takes them.
+   * @param key As `append` takes it, like `value` and `options`.
+   * @throws {OptionError} when the cache has more layers; else what the two throw. Sequences are as
+   *   long as before then.
+   */
+  async reserveAndAppend(
+    appends: readonly Append[],
+    key: Tensor,
+    value: Tensor,
+    options: RopeOptions = {},
+  ): Promise<void> {
+    this.#checkAlive();
+    if (this.numLayers !== 1) {
+      throw new OptionError("cache", {
+        got: `a cache of ${this.numLayers} layers`,
+        expected: "one layer",
+        hint: "Call reserve() once, then append() for each layer.",
+      });
+    }
+    await this.reserve(appends);
+    const pending = this.#pending;
+    try {
+      // Without tokens, no layer waits, but rows must still be none.
+      if (pending !== null && pending.waiting.size === 0) pending.waiting.add(0);
+      await this.append(0, key, value, options);
+    } catch (error) {
+      if (pending !== null && this.#pending === pending) {
+        pending.undo(this.#table);
+        this.#pending = null;
+      }
+      throw error;
+    }
   }
 
   /**
@@ -330,16 +335,21 @@ export class PagedKvCache implements Disposable {
 
   /**
    * A sequence as bytes, to be kept or sent: of all layers, with a header and checksums; independent
-   * of page size, layout and machine.
+   * of page size, layout and machine. What is called before it ends waits with writing, so the bytes
+   * are of one time.
    *
    * @throws {PlanError} when a layer still waits for reserved rows; `OptionError` or `DestroyedError`
    *   when the sequence does not fit; `OutOfMemoryError`, `DeviceLostError`.
    */
   async toBytes(sequence: PageSequence): Promise<Uint8Array<ArrayBuffer>> {
     this.#checkAlive();
-    this.#checkNothingWaits("toBytes");
+    this.#table.tables([sequence]);
+    while (this.#flight.isWriting) await this.#flight.written();
+    this.#checkReady("toBytes");
     const { indices } = this.#table.tables([sequence]);
-    return await saveRows(this.#memory, this.#options, indices, sequence.length);
+    return await this.#flight.read(
+      saveRows(this.#memory, this.#options, indices, sequence.length),
+    );
   }
 
   /**
@@ -352,15 +362,19 @@ export class PagedKvCache implements Disposable {
    *   cache is as it was then.
    */
   async fromBytes(bytes: Uint8Array): Promise<PageSequence> {
-    this.#checkAlive();
-    this.#checkNothingWaits("fromBytes");
-    const { header, payload } = decodeSequence(bytes);
-    checkSaved(header, this.#options);
+    while (this.#flight.isBusy) await this.#flight.landed();
+    this.#checkReady("fromBytes");
+    const saved = decodeSequence(bytes);
+    checkSaved(saved.header, this.#options);
+    return await this.#flight.write(this.#restore(saved));
+  }
+
+  async #restore(saved: SavedSequence): Promise<PageSequence> {
     const sequence = this.#table.create();
     try {
-      this.#table.reserve([{ sequence, tokens: header.tokens }]);
+      this.#table.reserve([{ sequence, tokens: saved.header.tokens }]);
       const { indices } = this.#table.tables([sequence]);
-      await restoreRows(this.#memory, { header, payload }, indices);
+      await restoreRows(this.#memory, saved, indices);
       return sequence;
     } catch (error) {
       this.#table.free(sequence);
@@ -390,14 +404,9 @@ export class PagedKvCache implements Disposable {
     });
   }
 
-  #checkNothingWaits(subject: string): void {
-    const waiting = [...this.#pending?.waiting ?? []];
-    if (waiting.length === 0) return;
-    throw new PlanError(subject, {
-      got: `reserved tokens whose rows layer ${waiting[0]} has not got`,
-      expected: "append() for every layer before",
-      hint: "Or take the reservation back with undoReserve().",
-    });
+  #checkReady(subject: string): void {
+    this.#checkAlive();
+    checkNothingWaits(this.#pending, subject);
   }
 
   #checkAlive(): void {
@@ -411,6 +420,9 @@ export class PagedKvCache implements Disposable {
   }
 }
 
-function isSequence(value: unknown): value is PageSequence {
-  return typeof value === "object" && value !== null && "length" in value;
+function isSame(copies: readonly PageCopy[], others: readonly PageCopy[]): boolean {
+  return copies.length === others.length && copies.every(({ from, to, tokens }, i) => {
+    const other = others[i];
+    return from === other.from && to === other.to && tokens === other.tokens;
+  });
 }

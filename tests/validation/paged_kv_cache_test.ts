@@ -26,6 +26,16 @@ onEachBackend("a paged cache refuses what does not fit, and changes nothing", as
     "OptionError",
     "device",
   );
+  // Kernels of the GPU go by steps of 8 dims: better said before a cache is filled.
+  for (const name of device.backend === "webgpu" ? ["headDim", "headDimV"] : []) {
+    await assertFails(
+      name,
+      create({ [name]: 12 }),
+      "LimitError",
+      `options.${name}`,
+      /multiple of 8/,
+    );
+  }
   assert.deepEqual(device.report.memory, { tensors: 0, bytes: 0 });
 
   using cache = PagedKvCache.create(device, { ...CACHE, numLayers: 2 });

@@ -10,6 +10,7 @@ const PAGED = ["tests/numerics/paged_test.ts"];
 const PLANNED = ["tests/numerics/planned_test.ts"];
 const CASCADE = ["tests/numerics/cascade_test.ts"];
 const CACHE = ["tests/numerics/paged_kv_cache_test.ts"];
+const FLIGHT = ["tests/numerics/paged_kv_cache_flight_test.ts"];
 const REFUSED = ["tests/validation/paged_test.ts"];
 const RUNS = ["tests/validation/paged_run_test.ts"];
 const PROBLEM = ["tests/unit/paged_problem_test.ts"];
@@ -318,7 +319,7 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "cache: shared pages are not copied",
     "src/paged_kv_cache.ts",
-    "await this.#memory.copyPages(copies);",
+    "await this.#memory.copyPages(copied);",
     "",
     CACHE,
     "/appends, forks.*wasm/",
@@ -333,9 +334,9 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   ),
   mutant(
     "cache: positions begin at each append",
-    "src/paged_kv_cache.ts",
-    "places[token], first + i]",
-    "places[token], i + 0 * first]",
+    "src/cache_pending.ts",
+    "places[token], position]",
+    "places[token], position - first]",
     CACHE,
     "/attention over it|any order/",
   ),
@@ -350,10 +351,58 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "cache: a reservation stays when it is taken back",
     "src/paged_kv_cache.ts",
-    "this.#table.undo(this.#pending.reservation);",
+    "this.#pending.undo(this.#table);",
     "",
     CACHE,
     "/taken back.*wasm/",
+  ),
+  mutant(
+    "cache: pages are written while they are saved",
+    "src/cache_flight.ts",
+    "return this.isWriting || this.#reads.size > 0;",
+    "return this.isWriting;",
+    FLIGHT,
+    "/of one time.*wasm/",
+  ),
+  mutant(
+    "cache: a save does not wait for rows",
+    "src/paged_kv_cache.ts",
+    "while (this.#flight.isWriting) await this.#flight.written();",
+    "",
+    FLIGHT,
+    "/being written.*webgpu/",
+  ),
+  mutant(
+    "cache: a reservation of a freed sequence stays",
+    "src/cache_pending.ts",
+    "if (!(error instanceof PlanError)) throw error;",
+    "throw error;",
+    FLIGHT,
+    "/given up.*wasm/",
+  ),
+  mutant(
+    "cache: pages are taken before they are copied",
+    "src/paged_kv_cache.ts",
+    "this.#table.undo(reservation);",
+    "",
+    FLIGHT,
+    "/could not be copied.*wasm/",
+  ),
+  mutant(
+    "cache: copies to pages that changed hands pass",
+    "src/paged_kv_cache.ts",
+    "return from === other.from && to === other.to &&",
+    "return from === other.from &&",
+    FLIGHT,
+    "/change hands.*wasm/",
+  ),
+  mutant(
+    "cache: rows count before they are written",
+    "src/paged_kv_cache.ts",
+    "    pending.writing.add(layer);",
+    "    pending.writing.add(layer);\n    pending.waiting.delete(layer);",
+    FLIGHT,
+    "/come again.*wasm/",
   ),
   mutant(
     "cache: a failed restore leaves a sequence",
