@@ -98,7 +98,8 @@ export class PagedKvCache implements Disposable {
    * @param device Where the pages are.
    * @param options See {@linkcode PagedKvCacheOptions}.
    * @throws {OptionError} when an option does not fit; `LimitError` when the device is too small, or on
-   *   WebGPU a head dim is no multiple of 8. A GPU says later that it has no memory: what uses the cache first rejects with `OutOfMemoryError` then.
+   *   WebGPU a head dim is no multiple of 8. A GPU says later that it has no memory: what uses
+   *   the cache first rejects with `OutOfMemoryError` then.
    */
   static create(device: Device, options: PagedKvCacheOptions): PagedKvCache {
     if (!(device instanceof KvasirDevice)) {

@@ -109,7 +109,7 @@ onEachBackend("a cache in flight: pages that could not be copied", async (device
 
 onEachBackend("a cache in flight: pages change hands while others are copied", async (device) => {
   const model = new ModelCache(device, { ...SPEC, numPages: 6 });
-  using cache = model.cache;
+  using _cache = model.cache;
   const [a, c] = [model.create(), model.create()];
   await model.append([[a, 3], [c, 6]]);
   const b = model.fork(a);
