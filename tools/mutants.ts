@@ -333,8 +333,8 @@ const PLANNING: readonly Mutant[] = [
   mutant(
     "stretches come as they are",
     "src/webgpu/decode_schedule.ts",
-    "(b.end - b.first) - (a.end - a.first)",
-    "0",
+    "for (let i = keys.length - 1; i >= 0; i--) sorted",
+    "for (let i = 0; i < keys.length; i++) sorted",
     ["tests/unit/decode_schedule_test.ts"],
   ),
   mutant(
@@ -442,8 +442,8 @@ const PLANNING: readonly Mutant[] = [
   mutant(
     "v's scale by the query head",
     "src/attention_options.ts",
-    "(_, head) => v[Math.floor(head / group)]",
-    "(_, head) => v[head % numKvHeads]",
+    "checkOutScale(v[Math.floor(head / group)] / outScale)",
+    "checkOutScale(v[head % numKvHeads] / outScale)",
     OPTIONS,
     "/scales of each.*webgpu/",
   ),
@@ -525,8 +525,8 @@ const PLANNING: readonly Mutant[] = [
   mutant(
     "a plan that fails is in force",
     "src/ragged_prefill.ts",
-    "this.#plan = raggedPrefill(plan, this.#layout);",
-    "this.#plan = null;\n    this.#plan = raggedPrefill(plan, this.#layout);",
+    "const checked = raggedPrefill(plan, this.#layout);",
+    "this.#plan = null;\n    const checked = raggedPrefill(plan, this.#layout);",
     ["tests/numerics/prefill_ragged_test.ts"],
     "/plans are copies.*wasm/",
   ),
@@ -582,6 +582,15 @@ async function isCaught(copy: string, { file, from, to, tests, filter }: Mutant)
     }
   }
 }
+
+// An edit whose text has changed would be found late.
+let isStale = false;
+for (const { name, file, from } of mutants) {
+  if ((await Deno.readTextFile(new URL(`../${file}`, import.meta.url))).includes(from)) continue;
+  console.log(`STALE    ${name}: ${file} has no ${JSON.stringify(from)}`);
+  isStale = true;
+}
+if (isStale) Deno.exit(1);
 
 const queue = [...mutants];
 const survivors: string[] = [];

@@ -279,8 +279,8 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "planned: buffers are made anew",
     "src/webgpu/memory.ts",
-    "if (known && known.usage === usage && known.size >= byteLength) return known;",
-    "",
+    "known.usage === usage && known.size >= byteLength",
+    "known.usage === usage && known.size < 0",
     PLANNED,
     "/no more memory.*webgpu/",
   ),
