@@ -13,22 +13,37 @@ struct Slot {
   token: u32,
 }
 
-// Past the end, the last key's page: the table holds no more.
-@if(paged) fn slot_of(work: Work, wanted: u32) -> Slot {
-  let position = min(wanted, max(work.end_key, 1u) - 1u);
-  return Slot(page_table[work.first_page + position / PAGE_SIZE], position % PAGE_SIZE);
+// The page of a position. Past the end, the last key's: the table holds no more.
+@if(paged) fn page_of(work: Work, wanted: u32) -> u32 {
+  return page_table[work.first_page + min(wanted, max(work.end_key, 1u) - 1u) / PAGE_SIZE];
+}
+@else fn page_of(work: Work, wanted: u32) -> u32 {
+  return work.first_page;
 }
 
-@else fn slot_of(work: Work, position: u32) -> Slot {
-  return Slot(work.first_page, position);
+// The place of a position in its page.
+@if(paged) fn place_of(position: u32) -> u32 {
+  return position % PAGE_SIZE;
+}
+@else fn place_of(position: u32) -> u32 {
+  return position;
 }
 
+fn slot_of(work: Work, position: u32) -> Slot {
+  return Slot(page_of(work, position), place_of(position));
+}
+
+// In an order of sums that lets k and v share the first, where their strides are `alike`.
 fn k_row(slot: Slot, kv_head: u32) -> u32 {
-  return slot.token * params.k_token +
-    (slot.page * params.k_page + kv_head * params.k_head - params.k_base);
+  return (slot.page * params.k_page + slot.token * params.k_token) +
+    (kv_head * params.k_head - params.k_base);
 }
 
-fn v_row(slot: Slot, kv_head: u32) -> u32 {
-  return slot.token * params.v_token +
-    (slot.page * params.v_page + kv_head * params.v_head - params.v_base);
+@if(alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
+  return (slot.page * params.k_page + slot.token * params.k_token) +
+    (kv_head * params.v_head - params.v_base);
+}
+@else fn v_row(slot: Slot, kv_head: u32) -> u32 {
+  return (slot.page * params.v_page + slot.token * params.v_token) +
+    (kv_head * params.v_head - params.v_base);
 }

@@ -7,7 +7,7 @@ import constants::PIECE_QUADS;
 import package::out_format::encode_quad;
 import package::pieces::{Piece, decode_piece};
 @if(nan_marks) import package::kv_format::UNIT;
-@if(nan_marks) import package::pieces::{mark_word, nan_marks};
+@if(nan_marks) import package::pieces::{mark_word, nan_mark, nan_marks};
 
 @if(out_4) alias OutPiece = vec4<u32>;
 @if(out_2) alias OutPiece = vec2<u32>;
@@ -43,18 +43,21 @@ fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
   return decode_piece(piece);
 }
 
-// The format's quick way has another unit, and decodes NaN codes as numbers.
+// The format's quick way has another unit, and decodes NaN codes as numbers; they are rare.
 @if(nan_marks) fn values_of(piece: Piece) -> array<vec4<f32>, PIECE_QUADS> {
-  let quads = decode_piece(piece);
-  let marks = nan_marks(piece);
-  var result: array<vec4<f32>, PIECE_QUADS>;
+  var quads = decode_piece(piece);
   @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
-    let is_nan = (vec4<u32>(mark_word(marks, i)) &
-      vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u)) != vec4<u32>(0u);
-    let bits = select(bitcast<vec4<u32>>(quads[i] * UNIT), vec4<u32>(0x7fc00000u), is_nan);
-    result[i] = bitcast<vec4<f32>>(bits);
+    quads[i] *= UNIT;
   }
-  return result;
+  if ((nan_mark(piece) & 0x80808080u) != 0u) {
+    let marks = nan_marks(piece);
+    @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+      let is_nan = (vec4<u32>(mark_word(marks, i)) &
+        vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u)) != vec4<u32>(0u);
+      quads[i] = bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(quads[i]), vec4<u32>(0x7fc00000u), is_nan));
+    }
+  }
+  return quads;
 }
 
 @if(scaled) fn scaled(

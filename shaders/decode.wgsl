@@ -7,8 +7,9 @@
 //   table (address.wgsl); 8 turns (rope.wgsl).
 //
 // A workgroup is TEAMS · PARTS teams of TEAM lanes; a team serves HEADS heads, PARTS teams that share
-// their rows serve a block. A lane owns every TEAM-th piece of a row. A team has ROWS rows in flight:
-// the next are loaded as soon as these are used, or, where registers allow, before (`early`). With
+// their rows serve a block. A lane owns every TEAM-th piece of a row. A team has ROWS rows in flight, of
+// keys that follow each other: the next are loaded as soon as these are used, or, where registers allow,
+// before (`early`); the pages of those after them are looked up ahead. With
 // s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by more than GROWTH:
 //   d = sum 2^(s_j - m),   o = sum 2^(s_j - m)·v_j,   out = o / d,   lse = m + log2 d
 // Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), but m grows only when it must
@@ -25,9 +26,8 @@ import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
 import package::kv_format::UNIT;
 import package::q_format;
 import package::out_format;
-import package::address::{slot_of, v_row};
 import package::rows::{
-  has_piece, kept, load_keys, load_values, piece_at, piece_index, present, v,
+  has_piece, kept, load_keys, load_values, pages_of, piece_at, piece_index, present, v, value_row,
 };
 import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 import package::team::{
@@ -128,20 +128,25 @@ fn main(
 
   // Every team takes the same number of steps, so that teams may meet at barriers.
   let steps = (work.end_key - work.first_key + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
-  let first_row = work.first_key + team;
-  @if(early) var next_keys = load_keys(work, kv_head, first_row, lane);
-  @if(early) var next_values = load_values(work, kv_head, first_row, lane);
-  @if(!early) var k_pieces = load_keys(work, kv_head, first_row, lane);
-  @if(!early) var v_pieces = load_values(work, kv_head, first_row, lane);
+  let last_step = max(steps, 1u) - 1u;
+  let first_row = work.first_key + team * ROWS;
+  var next_pages = pages_of(work, first_row);
+  @if(early) var next_keys = load_keys(next_pages, kv_head, first_row, lane);
+  @if(early) var next_values = load_values(next_pages, kv_head, first_row, lane);
+  @if(!early) var k_pieces = load_keys(next_pages, kv_head, first_row, lane);
+  @if(!early) var v_pieces = load_values(next_pages, kv_head, first_row, lane);
+  next_pages = pages_of(work, first_row + min(1u, last_step) * (TEAMS * ROWS));
   for (var step = 0u; step < steps; step++) {
     let first = first_row + step * (TEAMS * ROWS); // the position of row 0
     let is_whole = work.first_key + (step + 1u) * (TEAMS * ROWS) <= work.end_key;
     // The last step loads its own rows again, which is cheap.
-    let next = first_row + min(step + 1u, steps - 1u) * (TEAMS * ROWS);
+    let next = first_row + min(step + 1u, last_step) * (TEAMS * ROWS);
+    let pages = next_pages;
+    next_pages = pages_of(work, first_row + min(step + 2u, last_step) * (TEAMS * ROWS));
     @if(early) var k_pieces = next_keys;
     @if(early) var v_pieces = next_values;
-    @if(early) next_keys = load_keys(work, kv_head, next, lane);
-    @if(early) next_values = load_values(work, kv_head, next, lane);
+    @if(early) next_keys = load_keys(pages, kv_head, next, lane);
+    @if(early) next_values = load_values(pages, kv_head, next, lane);
     if (!is_whole) {
       k_pieces = present(k_pieces, first, work.end_key);
     }
@@ -170,7 +175,7 @@ fn main(
     }
     @if(rope) {
       @unroll for (var r = 0u; r < ROWS; r++) {
-        let position = min(first + r * TEAMS, work.end_key - 1u);
+        let position = min(first + r, work.end_key - 1u);
         @unroll for (var s = 0u; s < HALF_SLOTS; s++) {
           let lower = decode_piece(kept(k_pieces[r * SLOTS + s], s, lane));
           let upper = decode_piece(kept(k_pieces[r * SLOTS + HALF_SLOTS + s], s, lane));
@@ -191,12 +196,12 @@ fn main(
         }
       }
     }
-    @if(!early) k_pieces = load_keys(work, kv_head, next, lane);
+    @if(!early) k_pieces = load_keys(pages, kv_head, next, lane);
     var own = team_reduce(partial, place);
 
     @if(alibi || soft_cap) {
       @unroll for (var i = 0u; i < OWN; i++) {
-        let position = first + ((first_own + i) / HEADS) * TEAMS;
+        let position = first + (first_own + i) / HEADS;
         let distance = f32(i32(position) - i32(work.kv_len - 1u));
         @if(alibi) own[i] = transform(own[i], slopes[i % REFS], distance);
         @else own[i] = transform(own[i], 0.0, distance);
@@ -204,7 +209,7 @@ fn main(
     }
     if (!is_whole) {
       @unroll for (var i = 0u; i < OWN; i++) {
-        let position = first + ((first_own + i) / HEADS) * TEAMS;
+        let position = first + (first_own + i) / HEADS;
         own[i] = select(LOWEST, own[i], position < work.end_key);
       }
     }
@@ -260,7 +265,7 @@ fn main(
         }
       }
     }
-    @if(!early) v_pieces = load_values(work, kv_head, next, lane);
+    @if(!early) v_pieces = load_values(pages, kv_head, next, lane);
   }
 
   // Merge the teams.
@@ -278,13 +283,19 @@ fn main(
     }
     // Which of its columns they are in, a lane that met any finds out now.
     if ((v_mark & 0x80808080u) != 0u) {
-      for (var position = first_row; position < work.end_key; position += TEAMS) {
-        let row = v_row(slot_of(work, position), kv_head);
-        @unroll for (var s = 0u; s < SLOTS; s++) {
-          let first = piece_index(s, lane);
-          let marks = nan_marks(v[row + first]);
-          @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
-            atomicOr(&value_marks[first * PIECE_QUADS + i], mark_word(marks, i));
+      for (var step = 0u; step < steps; step++) {
+        let first = first_row + step * (TEAMS * ROWS);
+        let pages = pages_of(work, first);
+        @unroll for (var r = 0u; r < ROWS; r++) {
+          if (first + r < work.end_key) {
+            let row = value_row(pages, kv_head, first, r);
+            @unroll for (var s = 0u; s < SLOTS; s++) {
+              let piece = piece_index(s, lane);
+              let marks = nan_marks(v[row + piece]);
+              @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
+                atomicOr(&value_marks[piece * PIECE_QUADS + i], mark_word(marks, i));
+              }
+            }
           }
         }
       }

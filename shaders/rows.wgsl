@@ -1,8 +1,8 @@
 // How the lanes of a team hold rows of k and v: a lane has every TEAM-th piece of a row in SLOTS slots,
-// for ROWS rows that lie TEAMS tokens apart.
+// for ROWS rows of keys that follow each other.
 
-import constants::{HALF_PIECES, HALF_SLOTS, PIECES, ROWS, SLOTS, TEAM, TEAMS};
-import package::address::{k_row, slot_of, v_row};
+import constants::{HALF_PIECES, HALF_SLOTS, LOOKUPS, PIECES, ROWS, SLOTS, TEAM};
+import package::address::{Slot, k_row, page_of, place_of, v_row};
 import package::params::Work;
 import package::pieces::Piece;
 
@@ -29,12 +29,35 @@ fn piece_index(slot: u32, lane: u32) -> u32 {
   return select(0u, piece_at(slot, lane), has_piece(slot, lane));
 }
 
+// The pages of a team's rows from position `first` on: where no page ends among them, one for all
+// (LOOKUPS is 1), else one each.
+fn pages_of(work: Work, first: u32) -> array<u32, LOOKUPS> {
+  var pages: array<u32, LOOKUPS>;
+  @unroll for (var n = 0u; n < LOOKUPS; n++) {
+    pages[n] = page_of(work, first + n);
+  }
+  return pages;
+}
+
+@if(one_lookup) fn slot_at(pages: array<u32, LOOKUPS>, first: u32, r: u32) -> Slot {
+  return Slot(pages[0], place_of(first) + r);
+}
+@else fn slot_at(pages: array<u32, LOOKUPS>, first: u32, r: u32) -> Slot {
+  return Slot(pages[r], place_of(first + r));
+}
+
+fn value_row(pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, r: u32) -> u32 {
+  return v_row(slot_at(pages, first, r), kv_head);
+}
+
 // The pieces of a team's rows, from position `first` on. Rows past the end may be read, as WebGPU
 // allows (what lies there, or anything within the binding), and are silenced by their users.
-fn load_keys(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
+fn load_keys(
+  pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, lane: u32,
+) -> array<Piece, ROWS * SLOTS> {
   var pieces: array<Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
-    let row = k_row(slot_of(work, first + r * TEAMS), kv_head);
+    let row = k_row(slot_at(pages, first, r), kv_head);
     @unroll for (var s = 0u; s < SLOTS; s++) {
       pieces[r * SLOTS + s] = k[row + piece_index(s, lane)];
     }
@@ -42,10 +65,12 @@ fn load_keys(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, RO
   return pieces;
 }
 
-fn load_values(work: Work, kv_head: u32, first: u32, lane: u32) -> array<Piece, ROWS * SLOTS> {
+fn load_values(
+  pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, lane: u32,
+) -> array<Piece, ROWS * SLOTS> {
   var pieces: array<Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
-    let row = v_row(slot_of(work, first + r * TEAMS), kv_head);
+    let row = value_row(pages, kv_head, first, r);
     @unroll for (var s = 0u; s < SLOTS; s++) {
       pieces[r * SLOTS + s] = v[row + piece_index(s, lane)];
     }
@@ -60,7 +85,7 @@ fn present(
   var kept: array<Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
     @unroll for (var s = 0u; s < SLOTS; s++) {
-      kept[r * SLOTS + s] = select(Piece(), pieces[r * SLOTS + s], first + r * TEAMS < end);
+      kept[r * SLOTS + s] = select(Piece(), pieces[r * SLOTS + s], first + r < end);
     }
   }
   return kept;

@@ -264,6 +264,8 @@ function kernelOf(
     early: shape.tuning.early === 1,
     gather_memory: shape.gathersInMemory,
     paged: problem.pageTable !== null,
+    one_lookup: c.LOOKUPS === 1,
+    alike: sameStrides(problem),
     rope: problem.rope !== null,
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
@@ -284,7 +286,8 @@ function kernelOf(
       conditions.gather_memory ? ".memory" : ""
     }`,
     ...variants,
-    ...(conditions.paged ? [`page${c.PAGE_SIZE}`] : []),
+    ...(conditions.paged ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}`] : []),
+    ...(conditions.alike ? [] : ["unlike"]),
   ].join(".");
   return {
     name,
@@ -300,6 +303,11 @@ function kernelOf(
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],
   };
+}
+
+/** Whether a key and its value lie at the same place of their pages. */
+function sameStrides({ kStrides, vStrides }: AttentionProblem): boolean {
+  return kStrides.page === vStrides.page && kStrides.token === vStrides.token;
 }
 
 function reasonOf(

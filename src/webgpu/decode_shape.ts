@@ -131,6 +131,7 @@ export function decodeShape(
       PIECE_QUADS: pieceElements / QUAD,
       LANE_QUADS: laneQuads,
       MERGE_QUADS: largestDivisor(laneQuads, MERGE_BYTES / (16 * workgroup)),
+      LOOKUPS: hasOneLookup(problem, rows) ? 1 : rows,
       PAGE_SIZE: problem.pageSize,
       ROPE_QUADS: headDim / 2 / QUAD,
     },
@@ -141,6 +142,14 @@ export function decodeShape(
     headBlocks: Math.ceil(group / (heads * parts)),
     stepKeys: teams * rows,
   };
+}
+
+/**
+ * Whether no page ends among the rows that a team has in flight. Stretches are whole steps, but begin
+ * anywhere under a window.
+ */
+function hasOneLookup({ pageTable, pageSize, windowLeft }: AttentionProblem, rows: number): boolean {
+  return pageTable === null || (windowLeft === null && pageSize % rows === 0);
 }
 
 /** The keys of all requests. */
