@@ -24,7 +24,10 @@ import package::params::params;
   // Taylor, to 2e-8 relative at 0.3.
   let z = x * x;
   let small = x * fma(z, fma(z, fma(z, fma(z, 0.021869488, -0.053968254), 0.13333334), -0.33333334), 1.0);
-  let large = 1.0 - 2.0 / (exp2(min(y, 32.0) * 2.8853900817779268) + 1.0);
+  // 2 / sum, with a step of Newton's: some GPUs divide to 2.5 units in the last place.
+  let sum = exp2(min(y, 32.0) * 2.8853900817779268) + 1.0;
+  let rough = 2.0 / sum;
+  let large = 1.0 - fma(rough, fma(-0.5 * sum, rough, 1.0), rough);
   let value = select(select(large, -large, x < 0.0), small, y < 0.3);
   // min() loses a NaN, and a select in its place becomes one in some drivers; its bits last.
   return select(value, x, bitcast<u32>(y) > 0x7f800000u);

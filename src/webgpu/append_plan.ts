@@ -9,11 +9,16 @@ import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities, DispatchLimits } from "./capabilities.ts";
-import { convertingParts, pieceElements, pieceQuads, roundingName } from "./convert_pieces.ts";
+import {
+  convertingParts,
+  pieceElements,
+  pieceQuads,
+  roundingName,
+  type WaysOfRounding,
+} from "./convert_pieces.ts";
 import type { Window } from "./decode_windows.ts";
 import { foldGrid } from "./grid.ts";
 import type { KernelRequest } from "./kernels.ts";
-import type { Rounding } from "./rounding_probe.ts";
 
 /** The tokens of some pages. */
 export interface AppendDispatch {
@@ -45,7 +50,7 @@ const WORKGROUP = 256;
 export function planAppend(
   problem: AppendProblem,
   capabilities: Capabilities,
-  rounding: Pick<Rounding, "byAddition">,
+  rounding: WaysOfRounding,
 ): AppendPlan {
   const { numKvHeads, headDim, headDimV, dtype, kvDtype, kFactors, vFactors, rope } = problem;
   checkLimits(problem, capabilities.limits);

@@ -13,7 +13,7 @@ import { capabilities } from "../support/capabilities.ts";
 import { assertFails } from "../support/failures.ts";
 import { DTYPES } from "../support/malformed.ts";
 
-const BY_ADDITION = { byAddition: true };
+const BY_ADDITION = { byAddition: true, byPacking: false };
 
 /** A token on every page, from the last on; NHD. */
 function problemOf(
