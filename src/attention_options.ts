@@ -31,6 +31,7 @@ const COMPUTED_OPTIONS = [
   "qScale",
   "kScale",
   "vScale",
+  "kvScales",
   "outScale",
   "windowLeft",
   "logitsSoftCap",

@@ -10,6 +10,7 @@ import type { DType } from "./dtype.ts";
 import { DTypeError, ShapeError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
 import { show } from "./shape.ts";
+import type { ScaleSizes } from "./token_scales.ts";
 
 /** The part of a tensor that planning sees. */
 export interface TensorSpec {
@@ -139,6 +140,11 @@ function checkValueDtype(
     expected: `${names[0]}'s dtype, ${k.dtype}`,
     hint: "k and v have one dtype.",
   });
+}
+
+/** What the scales of a dense cache's tokens are of; null is no batch. */
+export function scaleSizes({ length, numKvHeads }: CacheSizes, batch: number | null): ScaleSizes {
+  return { pages: batch, numKvHeads, tokens: length };
 }
 
 /** Strides of a dense cache whose pages are requests, in elements. */

@@ -36,6 +36,8 @@ export interface AttentionOperands {
   readonly q: Storage;
   readonly k: Storage;
   readonly v: Storage;
+  /** Float32, where the problem has scales of tokens. */
+  readonly kvScales?: Storage;
   readonly out: Storage;
   /** Float32, one value a (query, head); null where the caller does not want it. */
   readonly lse: Storage | null;

@@ -41,6 +41,7 @@ import {
   type PlannedTensors,
 } from "./plan_checks.ts";
 import { show } from "./shape.ts";
+import { hasTokenScales, scaleStrides } from "./token_scales.ts";
 
 /** A plan that is known to be right. */
 export interface PagedPlan {
@@ -190,24 +191,31 @@ export function checkPlannedCache(
 }
 
 /** Sizes that are known to be right. */
-export type CheckedSizes = Required<PagedSizes> & { readonly headDimV: number };
+export type CheckedSizes = Required<PagedSizes> & {
+  readonly headDimV: number;
+  readonly hasTokenScales: boolean;
+};
 
-function checkSizes(plan: PagedSizes & { readonly headDimV?: number }): CheckedSizes {
+function checkSizes(
+  plan: PagedSizes & Pick<PlannedOptions, "kvScales"> & { readonly headDimV?: number },
+): CheckedSizes {
   return {
     ...checkPlanSizes(plan),
     pageSize: checkPlanSize("options.pageSize", plan.pageSize),
     qDtype: checkPlanDtype("options.qDtype", plan.qDtype),
     kvDtype: checkPlanDtype("options.kvDtype", plan.kvDtype),
+    hasTokenScales: hasTokenScales(plan.kvScales),
   };
 }
 
 /** A plan of what is known to be right. */
 export function pagedPlan(
-  { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype }: CheckedSizes,
+  sizes: CheckedSizes,
   settings: AttentionSettings,
   seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
   { layout, qoIndptr, table }: PagedLevel & { readonly layout: KvLayout },
 ): PagedPlan {
+  const { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype } = sizes;
   const cache = likelyCache(layout, { pageSize, numKvHeads, headDim, headDimV, dtype: kvDtype });
   const numRequests = qoIndptr.length - 1;
   const requests = new Uint32Array(numRequests * REQUEST_WORDS);
@@ -235,6 +243,7 @@ export function pagedPlan(
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: cache.kStrides,
       vStrides: cache.vStrides,
+      kvScales: sizes.hasTokenScales ? scaleStrides({ numKvHeads, tokens: pageSize }) : null,
       pageSize,
       requests,
       pageTable: indices,

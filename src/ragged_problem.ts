@@ -14,13 +14,14 @@ import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import type { RaggedPrefillPlan } from "./planned_options.ts";
+import { hasTokenScales, scalesSpec } from "./token_scales.ts";
 import { checkPlanDtype, checkPlanSizes, type PlannedTensors } from "./plan_checks.ts";
 
 /** A plan that is known to be right. */
 export interface RaggedPlan {
   readonly problem: AttentionProblem;
   /** What each tensor of `run` must be. */
-  readonly tensors: PlannedTensors<"q" | "k" | "v" | "out" | "lse">;
+  readonly tensors: PlannedTensors<"q" | "k" | "v" | "kvScales" | "out" | "lse">;
 }
 
 /** Longer than any request: kernels are compiled for a page size, so it must not follow the lengths. */
@@ -81,6 +82,9 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: raggedStrides(layout, numKvHeads, tokens, headDim),
       vStrides: raggedStrides(layout, numKvHeads, tokens, headDimV),
+      kvScales: hasTokenScales(plan.kvScales)
+        ? { page: 1, part: numKvHeads * tokens, head: tokens }
+        : null,
       pageSize: PAGE_SIZE,
       requests,
       pageTable: Uint32Array.from(kvIndptr.slice(0, -1)),
@@ -89,6 +93,7 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
       q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },
       k: { shape: cacheShape(headDim), dtype: kvDtype },
       v: { shape: cacheShape(headDimV), dtype: kvDtype },
+      kvScales: scalesSpec({ pages: null, numKvHeads, tokens }),
       out: { shape: [rows, numQoHeads, headDimV], dtype: settings.outDtype },
       lse: { shape: [rows, numQoHeads], dtype: "float32" },
     },

@@ -127,6 +127,7 @@ export class WasmBackend implements Backend {
         vBytes: operands.v.byteLength,
         out: handleOf(operands.out),
         lse: operands.lse ? handleOf(operands.lse) : 0,
+        kvScales: operands.kvScales ? handleOf(operands.kvScales) : 0,
         tables: upload(attentionTables(problem), "the tables of requests and pages"),
       }));
   }

@@ -17,6 +17,7 @@ export interface AttentionHandles {
   readonly vBytes: number;
   readonly out: number;
   readonly lse: number;
+  readonly kvScales: number;
   /** What {@linkcode attentionTables} gives. */
   readonly tables: number;
 }
@@ -47,7 +48,7 @@ export function attentionDescriptor(
   handles: AttentionHandles,
 ): Uint32Array<ArrayBuffer> {
   const { qStrides, kStrides, vStrides, outStrides } = problem;
-  const { causal, rope, logitsSoftCap, windowLeft } = problem;
+  const { causal, rope, logitsSoftCap, windowLeft, kvScales } = problem;
   const flags = (causal ? CAUSAL : 0) | (logitsSoftCap !== null ? CAPPED : 0) |
     (rope ? ROTATED : 0);
   const tables = tableOffsets(problem);
@@ -74,6 +75,9 @@ export function attentionDescriptor(
     ...words(Float32Array.of(logitsSoftCap ?? 0)),
     ...words(Float64Array.of(rope?.scale ?? 0, rope?.theta ?? 0, problem.lseScale)),
     ...(problem.mask ? [handles.tables, tables.mask, handles.tables, tables.starts] : [0, 0, 0, 0]),
+    ...(kvScales
+      ? [handles.kvScales, byteOffset, kvScales.page, kvScales.part, kvScales.head]
+      : [0, 0, 0, 0, 0]),
   );
 }
 
