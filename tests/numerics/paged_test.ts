@@ -91,7 +91,7 @@ prefillTest("paged decode: long requests, split", [
 ], { run: runPagedDecode({ pageSize: 16 }) });
 // More requests than a GPU takes at once are not split: their pages are looked up step by step.
 prefillTest("paged decode: many requests of some steps", [
-  { ...DECODE, batch: 270, kvLen: 290, seqLens: undefined, heads: [2, 2], headDim: 8 },
+  { ...DECODE, batch: 270, kvLen: 200, seqLens: undefined, heads: [2, 2], headDim: 32 },
 ], { run: runPagedDecode({ pageSize: 16 }) });
 // Rows that a team has in flight may lie on two pages where a window begins anywhere.
 prefillTest(
