@@ -4,18 +4,26 @@
 // needs no table. The binding may be a window of the cache, which begins at its base.
 
 import constants::PAGE_SIZE;
-import package::params::{Work, params};
+import package::params::{Work, params, tables};
 
-@if(paged) @group(0) @binding(7) var<storage, read> page_table: array<u32>;
+@if(paged && !token_scales) @group(0) @binding(7) var<storage, read> page_table: array<u32>;
 
 struct Slot {
   page: u32,
   token: u32,
 }
 
+@if(paged && !token_scales) fn page_number(entry: u32) -> u32 {
+  return page_table[entry];
+}
+// The binding is that of the scales, and the page table lies behind the other tables: a stage has 8.
+@if(paged && token_scales) fn page_number(entry: u32) -> u32 {
+  return tables[params.pages_at + entry / 4u][entry % 4u];
+}
+
 // The page of a position. Past the end, the last key's: the table holds no more.
 @if(paged) fn page_of(work: Work, wanted: u32) -> u32 {
-  return page_table[work.first_page + min(wanted, max(work.end_key, 1u) - 1u) / PAGE_SIZE];
+  return page_number(work.first_page + min(wanted, max(work.end_key, 1u) - 1u) / PAGE_SIZE);
 }
 @else fn page_of(work: Work, wanted: u32) -> u32 {
   return work.first_page;

@@ -4,7 +4,7 @@
 //   dimension folded over x and y, so that a cache row is read once for all query heads of a block. A
 //   stretch is all keys of a request, or a part, whose result is then a state for merge.wgsl.
 // Bindings: 0 params; 1 tables (stretches, heads); 2 q; 3 k; 4 v (rows.wgsl); 5 out; 6 lse; 7 page
-//   table (address.wgsl); 8 turns (rope.wgsl).
+//   table (address.wgsl), or scales of tokens (token_scales.wgsl); 8 turns (rope.wgsl).
 //
 // A workgroup is TEAMS · PARTS teams of TEAM lanes; a team serves HEADS heads, PARTS teams that share
 // their rows serve a block. A lane owns every TEAM-th piece of a row. A team has ROWS rows in flight, of
@@ -12,6 +12,8 @@
 // before (`early`); the pages of those after them are looked up ahead. With
 // s_j = scale·log2(e)·q·k_j (then logits.wgsl), and a reference m that no s_j exceeds by more than GROWTH:
 //   d = sum 2^(s_j - m),   o = sum 2^(s_j - m)·v_j,   out = o / d,   lse = m + log2 d
+// Where tokens have scales, s_j takes that of k_j, and the weight of v_j its own; lanes load those of the
+// sums that they own, a step ahead.
 // Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), but m grows only when it must
 // (FlashAttention-4), so that o is seldom rescaled. Each team keeps its own (m, d, o); at the end the
 // teams are merged. bench/NOTES.md tells what else was tried.
@@ -29,6 +31,7 @@ import package::out_format;
 import package::rows::{
   has_piece, kept, load_keys, load_values, pages_of, piece_at, piece_index, present, v, value_row,
 };
+@if(token_scales) import package::rows::{load_scales, present_scales};
 import package::rope::{Turn, turn_of, turned_lower, turned_upper};
 import package::team::{
   rows_max, rows_sum, team_any, team_gather, team_gather_heads, team_reduce,
@@ -135,6 +138,8 @@ fn main(
   @if(early) var next_values = load_values(next_pages, kv_head, first_row, lane);
   @if(!early) var k_pieces = load_keys(next_pages, kv_head, first_row, lane);
   @if(!early) var v_pieces = load_values(next_pages, kv_head, first_row, lane);
+  @if(token_scales) let own_row = first_own / HEADS;
+  @if(token_scales) var next_scales = load_scales(work, next_pages, kv_head, first_row, own_row);
   next_pages = pages_of(work, first_row + min(1u, last_step) * (TEAMS * ROWS));
   for (var step = 0u; step < steps; step++) {
     let first = first_row + step * (TEAMS * ROWS); // the position of row 0
@@ -147,8 +152,11 @@ fn main(
     @if(early) var v_pieces = next_values;
     @if(early) next_keys = load_keys(pages, kv_head, next, lane);
     @if(early) next_values = load_values(pages, kv_head, next, lane);
+    @if(token_scales) var scales = next_scales;
+    @if(token_scales) next_scales = load_scales(work, pages, kv_head, next, own_row);
     if (!is_whole) {
       k_pieces = present(k_pieces, first, work.end_key);
+      @if(token_scales) scales = present_scales(scales, first + own_row, work.end_key);
     }
     @if(nan_marks) {
       @unroll for (var r = 0u; r < ROWS; r++) {
@@ -198,6 +206,11 @@ fn main(
     }
     @if(!early) k_pieces = load_keys(pages, kv_head, next, lane);
     var own = team_reduce(partial, place);
+    @if(token_scales) {
+      @unroll for (var i = 0u; i < OWN; i++) {
+        own[i] *= scales[i / REFS].x;
+      }
+    }
 
     @if(alibi || soft_cap) {
       @unroll for (var i = 0u; i < OWN; i++) {
@@ -239,6 +252,7 @@ fn main(
     @unroll for (var i = 0u; i < OWN; i++) {
       own[i] = exp2(own[i] - reference[i % REFS]);
       denominator[i % REFS] += own[i];
+      @if(token_scales) own[i] *= scales[i / REFS].y;
     }
     let weights = team_gather(own, place, local, step);
 

@@ -1,10 +1,11 @@
 // How the lanes of a team hold rows of k and v: a lane has every TEAM-th piece of a row in SLOTS slots,
 // for ROWS rows of keys that follow each other.
 
-import constants::{HALF_PIECES, HALF_SLOTS, LOOKUPS, PIECES, ROWS, SLOTS, TEAM};
-import package::address::{Slot, k_row, page_of, place_of, v_row};
+import constants::{HALF_PIECES, HALF_SLOTS, LOOKUPS, OWN_ROWS, PIECES, ROWS, SLOTS, TEAM};
+import package::address::{Slot, k_row, page_of, place_of, slot_of, v_row};
 import package::params::Work;
 import package::pieces::Piece;
+@if(token_scales) import package::token_scales::scales_at;
 
 @group(0) @binding(3) var<storage, read> k: array<Piece>;
 @group(0) @binding(4) var<storage, read> v: array<Piece>;
@@ -76,6 +77,30 @@ fn load_values(
     }
   }
   return pieces;
+}
+
+// The scales of OWN_ROWS of a team's rows, from its row r on: a lane's own, of which r is not constant.
+@if(token_scales) fn load_scales(
+  work: Work, pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, r: u32,
+) -> array<vec2<f32>, OWN_ROWS> {
+  var scales: array<vec2<f32>, OWN_ROWS>;
+  @unroll for (var j = 0u; j < OWN_ROWS; j++) {
+    @if(one_lookup) let slot = Slot(pages[0], place_of(first) + r + j);
+    @if(!one_lookup) let slot = slot_of(work, first + r + j);
+    scales[j] = scales_at(slot, kv_head);
+  }
+  return scales;
+}
+
+// Those of absent rows may be anything.
+@if(token_scales) fn present_scales(
+  scales: array<vec2<f32>, OWN_ROWS>, first: u32, end: u32,
+) -> array<vec2<f32>, OWN_ROWS> {
+  var kept: array<vec2<f32>, OWN_ROWS>;
+  @unroll for (var j = 0u; j < OWN_ROWS; j++) {
+    kept[j] = select(vec2<f32>(0.0), scales[j], first + j < end);
+  }
+  return kept;
 }
 
 // Pieces with those of absent rows cleared: a weight of 0 does not silence an infinity or a NaN.

@@ -63,6 +63,8 @@ export interface AppendOperands {
   /** The cache, which may not share memory with the rows. One storage twice where v lies in k's tensor. */
   readonly k: Storage;
   readonly v: Storage;
+  /** Float32, where the problem has scales of tokens: they are written. No other's buffer. */
+  readonly kvScales?: Storage;
 }
 
 /** The operands of one conversion, which may not share memory. */

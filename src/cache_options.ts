@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkScales } from "./append_problem.ts";
+import { checkOwnScales, checkScales } from "./append_problem.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
 import { bytesPerElement, type DType } from "./dtype.ts";
@@ -12,6 +12,7 @@ import { LimitError } from "./errors.ts";
 import { checkInteger } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import { checkPlanDtype, checkPlanSize } from "./plan_checks.ts";
+import { hasTokenScales, type KvScalesMode, scalesSpec } from "./token_scales.ts";
 
 /** Options of {@linkcode PagedKvCache.create}. */
 export interface PagedKvCacheOptions {
@@ -38,6 +39,12 @@ export interface PagedKvCacheOptions {
   kScale?: number | ArrayLike<number>;
   /** The same for values. */
   vScale?: number | ArrayLike<number>;
+  /**
+   * `"token"`: the cache is FP8, and each appended row is divided by a scale of its own, by its largest
+   * value, which is kept beside it ({@linkcode PagedKvCache.scales}): 4 bytes a row more. Attention
+   * whose plan says the same finds them. Not with `kScale` or `vScale`. Default `"none"`.
+   */
+  kvScales?: KvScalesMode;
 }
 
 const NAMES = [
@@ -51,6 +58,7 @@ const NAMES = [
   "numLayers",
   "kScale",
   "vScale",
+  "kvScales",
 ];
 
 /** Options that are known to be right. */
@@ -68,6 +76,8 @@ export interface CheckedCacheOptions {
   readonly vFactors: Float32Array<ArrayBuffer> | null;
   /** The tensors of a layer: one, or a pair where v's rows have another length, or one is too large. */
   readonly tensors: readonly TensorSpec[];
+  /** The scales of a layer's tokens; null where they have none. */
+  readonly scales: TensorSpec | null;
 }
 
 /**
@@ -102,6 +112,8 @@ export function checkCacheOptions(
   }
   const page = (dim: number) =>
     layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
+  const hasScales = hasTokenScales(options.kvScales);
+  if (hasScales) checkOwnScales(options, dtype);
   const bytes = numPages * pageSize * numKvHeads * (headDim + headDimV) * bytesPerElement(dtype);
   const shapes = headDim === headDimV && bytes <= bindingBytes
     ? [[numPages, 2, ...page(headDim)]]
@@ -118,5 +130,6 @@ export function checkCacheOptions(
     kFactors: checkScales("options.kScale", options.kScale, numKvHeads),
     vFactors: checkScales("options.vScale", options.vScale, numKvHeads),
     tensors: shapes.map((shape) => ({ shape, dtype })),
+    scales: hasScales ? scalesSpec({ pages: numPages, numKvHeads, tokens: pageSize }) : null,
   };
 }

@@ -14,13 +14,19 @@ import {
   type SavedSequence,
 } from "./saved_sequence.ts";
 
-const PARTS = ["k", "v"] as const;
-
 function headerOf(
-  { dtype, numLayers, numKvHeads, headDim, headDimV }: CheckedCacheOptions,
+  { dtype, numLayers, numKvHeads, headDim, headDimV, scales }: CheckedCacheOptions,
   tokens: number,
 ): SavedHeader {
-  return { dtype, numLayers, numKvHeads, headDimK: headDim, headDimV, tokens };
+  return {
+    dtype,
+    numLayers,
+    numKvHeads,
+    headDimK: headDim,
+    headDimV,
+    tokenScales: scales !== null,
+    tokens,
+  };
 }
 
 /** The bytes of a sequence that has these pages. */
@@ -32,7 +38,7 @@ export async function saveRows(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const parts: Uint8Array[] = [];
   for (const layer of memory.layers.keys()) {
-    for (const part of PARTS) parts.push(await memory.read(layer, part, pages, tokens));
+    for (const part of memory.parts) parts.push(await memory.read(layer, part, pages, tokens));
   }
   return encodeSequence(headerOf(options, tokens), parts);
 }
@@ -44,7 +50,7 @@ export async function restoreRows(
   pages: ArrayLike<number>,
 ): Promise<void> {
   for (const layer of memory.layers.keys()) {
-    for (const part of PARTS) {
+    for (const part of memory.parts) {
       const rows = payload.subarray(...savedPart(header, layer, part));
       await memory.write(layer, part, pages, rows);
     }
@@ -61,7 +67,7 @@ export function checkSaved(saved: SavedHeader, options: CheckedCacheOptions): vo
       hint: "Restore it into a cache of its dtype.",
     });
   }
-  for (const name of ["numLayers", "numKvHeads", "headDimK", "headDimV"] as const) {
+  for (const name of ["numLayers", "numKvHeads", "headDimK", "headDimV", "tokenScales"] as const) {
     if (saved[name] === own[name]) continue;
     throw new OptionError("saved sequence", {
       got: `${name} ${saved[name]}`,

@@ -107,7 +107,8 @@ export class PlannedAttention {
     throw new PlanError("options.kvScales", {
       got: given === undefined ? "no scales" : "scales of tokens",
       expected: isPlanned ? 'a tensor, by the plan\'s kvScales: "token"' : "none, by the plan",
-      hint: 'plan({ kvScales: "token" }) is for a cache with scales of tokens, and run then needs them.',
+      hint:
+        'plan({ kvScales: "token" }) is for a cache with scales of tokens, and run then needs them.',
     });
   }
 

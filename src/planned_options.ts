@@ -16,12 +16,11 @@ export interface WrapperOptions {
 }
 
 /** What is computed, as a planned call takes it: of {@linkcode AttentionOptions}, without tensors. */
-export interface PlannedOptions
-  extends
-    Omit<
-      AttentionOptions,
-      "kvLayout" | "returnLse" | "qScale" | "kScale" | "vScale" | "kvScales" | "sinks"
-    > {
+export interface PlannedOptions extends
+  Omit<
+    AttentionOptions,
+    "kvLayout" | "returnLse" | "qScale" | "kScale" | "vScale" | "kvScales" | "sinks"
+  > {
   /** As {@linkcode AttentionOptions.qScale}, in numbers. */
   qScale?: number | ArrayLike<number>;
   /** As {@linkcode AttentionOptions.kScale}, in numbers. */

@@ -7,7 +7,7 @@
  * | At | Bytes | What |
  * |---|---|---|
  * | 0 | 8 | 0x89 "KVASIR" 0x0A; the first and the last find files that passed as text |
- * | 8 | 4 | version, 1 |
+ * | 8 | 4 | version: 1, or 2 where tokens have scales |
  * | 12 | 4 | dtype: 0 float32, 1 float16, 2 bfloat16, 3 float8_e4m3fn, 4 float8_e5m2 |
  * | 16 | 4 | layers |
  * | 20 | 4 | KV heads |
@@ -17,7 +17,8 @@
  * | 40 | 8 | bytes of the payload |
  * | 48 | 4 | CRC-32 of the payload |
  * | 52 | 4 | CRC-32 of bytes 0 to 51 |
- * | 56 | | payload: of each layer k, then v; of each token, head, dim |
+ * | 56 | | payload: of each layer k, then v, of each token, head, dim; then with version 2 the scales in
+ * float32, of each token, k's and v's, head |
  *
  * @module
  */
@@ -25,7 +26,7 @@
 import { crc32 } from "./crc32.ts";
 import { bytesPerElement, type DType, isDType } from "./dtype.ts";
 import { DTypeError, OptionError, OutOfMemoryError } from "./errors.ts";
-import { checkInteger } from "./option_checks.ts";
+import { checkBoolean, checkInteger } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
 /** What a saved sequence says of itself. */
@@ -35,6 +36,8 @@ export interface SavedHeader {
   readonly numKvHeads: number;
   readonly headDimK: number;
   readonly headDimV: number;
+  /** Whether each token and head has scales. */
+  readonly tokenScales: boolean;
   /** May be 0. */
   readonly tokens: number;
 }
@@ -42,12 +45,16 @@ export interface SavedHeader {
 /** A saved sequence, read. */
 export interface SavedSequence {
   readonly header: SavedHeader;
-  /** Of each layer k, then v, each `[tokens, numKvHeads, headDim]`. A view of the bytes read. */
+  /**
+   * Of each layer k, then v, each `[tokens, numKvHeads, headDim]`, then with `tokenScales` the scales,
+   * `[tokens, 2, numKvHeads]`. A view of the bytes read.
+   */
   readonly payload: Uint8Array;
 }
 
 const MAGIC = [0x89, 0x4b, 0x56, 0x41, 0x53, 0x49, 0x52, 0x0a];
-const VERSION = 1;
+/** The second is newer only in what the first does not have, so older readers refuse what they cannot read. */
+const VERSIONS: readonly number[] = [1, 2];
 const HEADER_BYTES = 56;
 
 /** By their codes, which do not change any more. */
@@ -62,21 +69,30 @@ const DTYPE_CODES: readonly DType[] = [
 /** The integers before the tokens, which are uint32. */
 const SIZES = ["numLayers", "numKvHeads", "headDimK", "headDimV"] as const;
 
+/** The parts of a layer, in the order of the payload. */
+const PARTS = ["k", "v", "scales"] as const;
+
 /**
- * Where k or v of a layer lies in the payload.
+ * Where a part of a layer lies in the payload.
  *
  * @returns Its first byte, and the first after it.
  */
 export function savedPart(
   header: SavedHeader,
   layer: number,
-  part: "k" | "v",
+  part: typeof PARTS[number],
 ): [begin: number, end: number] {
-  const row = header.tokens * header.numKvHeads * bytesPerElement(header.dtype);
-  const k = row * header.headDimK;
-  const v = row * header.headDimV;
-  const begin = layer * (k + v);
-  return part === "k" ? [begin, begin + k] : [begin + k, begin + k + v];
+  const rows = header.tokens * header.numKvHeads;
+  const element = bytesPerElement(header.dtype);
+  const sizes = [
+    rows * element * header.headDimK,
+    rows * element * header.headDimV,
+    header.tokenScales ? 2 * rows * 4 : 0,
+  ];
+  const sum = (values: readonly number[]) => values.reduce((all, size) => all + size, 0);
+  const at = PARTS.indexOf(part);
+  const begin = layer * sum(sizes) + sum(sizes.slice(0, at));
+  return [begin, begin + sizes[at]];
 }
 
 /**
@@ -94,7 +110,7 @@ export function encodeSequence(
   if (typeof header !== "object" || header === null) {
     throw new OptionError("header", {
       got: show(header),
-      expected: "{ dtype, numLayers, numKvHeads, headDimK, headDimV, tokens }",
+      expected: "{ dtype, numLayers, numKvHeads, headDimK, headDimV, tokenScales, tokens }",
       hint: "Give what the cache was made with, and the sequence's length.",
     });
   }
@@ -105,7 +121,7 @@ export function encodeSequence(
     throw new OptionError("parts", {
       got: `${given} bytes`,
       expected: `${size}, by the header`,
-      hint: "Give k, then v, of each layer: for each token, head and dim.",
+      hint: "Give k, then v, of each layer: for each token, head and dim; then its scales, if any.",
     });
   }
   const bytes = allocate(HEADER_BYTES + size);
@@ -116,7 +132,7 @@ export function encodeSequence(
   }
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
-  view.setUint32(8, VERSION, true);
+  view.setUint32(8, VERSIONS[fields.tokenScales ? 1 : 0], true);
   view.setUint32(12, DTYPE_CODES.indexOf(fields.dtype), true);
   SIZES.forEach((name, i) => view.setUint32(16 + 4 * i, fields[name], true));
   view.setBigUint64(32, BigInt(fields.tokens), true);
@@ -146,10 +162,10 @@ export function decodeSequence(bytes: Uint8Array): SavedSequence {
     );
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length >= 12 && view.getUint32(8, true) !== VERSION) {
+  if (bytes.length >= 12 && !VERSIONS.includes(view.getUint32(8, true))) {
     throw unfit(
       `version ${view.getUint32(8, true)}`,
-      `version ${VERSION}`,
+      `version ${VERSIONS.join(" or ")}`,
       "Read it with the version of the library that wrote it, or a newer one.",
     );
   }
@@ -177,19 +193,28 @@ function readHeader(view: DataView): { header: SavedHeader; size: number } {
   const [numLayers, numKvHeads, headDimK, headDimV] = SIZES.map((_, i) =>
     view.getUint32(16 + 4 * i, true)
   );
+  const tokenScales = view.getUint32(8, true) === VERSIONS[1];
   const code = view.getUint32(12, true);
   const dtype = DTYPE_CODES[code];
   const tokens = Number(view.getBigUint64(32, true));
   const size = Number(view.getBigUint64(40, true));
   if (dtype === undefined) {
-    throw unfit(`dtype ${code}`, `0 to ${DTYPE_CODES.length - 1}`, "No version 1 writes it.");
+    throw unfit(`dtype ${code}`, `0 to ${DTYPE_CODES.length - 1}`, "No version writes it.");
   }
-  const header = checkHeader({ dtype, numLayers, numKvHeads, headDimK, headDimV, tokens });
+  const header = checkHeader({
+    dtype,
+    numLayers,
+    numKvHeads,
+    headDimK,
+    headDimV,
+    tokenScales,
+    tokens,
+  });
   if (payloadBytes(header) !== size) {
     throw unfit(
       `a payload of ${size} bytes`,
       `${payloadBytes(header)}, by the sizes`,
-      "No version 1 writes it.",
+      "No version writes it.",
     );
   }
   return { header, size };
@@ -215,7 +240,8 @@ function checkHeader(header: SavedHeader): SavedHeader {
     });
   });
   const tokens = checkInteger("header.tokens", header.tokens, 0);
-  const checked = { dtype, numLayers, numKvHeads, headDimK, headDimV, tokens };
+  const tokenScales = checkBoolean("header.tokenScales", header.tokenScales);
+  const checked = { dtype, numLayers, numKvHeads, headDimK, headDimV, tokenScales, tokens };
   if (Number.isSafeInteger(payloadBytes(checked))) return checked;
   throw new OptionError("header", {
     got: `a payload of ${payloadBytes(checked)} bytes`,

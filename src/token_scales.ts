@@ -37,7 +37,8 @@ export function scaleStrides({ numKvHeads, tokens }: Omit<ScaleSizes, "pages">):
 export function checkScalesTensor({ shape, dtype }: TensorSpec, sizes: ScaleSizes): void {
   const wanted = scalesSpec(sizes);
   const dims = `${sizes.pages === null ? "" : "pages or requests, "}2 for k and v, Hkv, tokens`;
-  const hint = `Scales of tokens are [${dims}] in both layouts; kScale and vScale take those of heads.`;
+  const hint =
+    `Scales of tokens are [${dims}] in both layouts; kScale and vScale take those of heads.`;
   if (dtype !== wanted.dtype) {
     throw new DTypeError("options.kvScales", { got: dtype, expected: wanted.dtype, hint });
   }

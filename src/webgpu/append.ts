@@ -1,5 +1,5 @@
 /**
- * The append family on WebGPU: dispatches of shaders/append.wgsl, mostly one.
+ * The append family on WebGPU: dispatches of shaders/append.wgsl or append_scaled.wgsl, mostly one.
  *
  * @module
  */
@@ -62,7 +62,7 @@ export function appendDispatches(
         value.binding,
         k.window(dispatch.windows?.k),
         vOffset === null ? v.window(dispatch.windows?.v) : own(scratchBuffer(device, "no v", 16)),
-        unused,
+        operands.kvScales ? (operands.kvScales as GpuStorage).binding : unused,
         turns ? { buffer: turns.buffer } : unused,
       ],
       grid: dispatch.grid,

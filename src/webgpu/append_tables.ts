@@ -13,7 +13,7 @@ const ENTRY_WORDS = 4;
 
 /** The words of `Params`. */
 export function paramWords(
-  { numKvHeads, kStrides: k, vStrides: v, vOffset, kvDtype }: AppendProblem,
+  { numKvHeads, kStrides: k, vStrides: v, vOffset, kvDtype, kvScales }: AppendProblem,
   { pieceElements }: Pick<AppendPlan, "pieceElements">,
   { numWork, keyWork, windows, firstPage }: AppendDispatch,
   ropeCoarse: number,
@@ -25,7 +25,9 @@ export function paramWords(
   const vBase = vOffset === null ? base(v.page, windows?.v) : kBase + vOffset;
   const pieces = [k.page, k.token, k.head, kBase, v.page, v.token, v.head, vBase]
     .map((elements) => elements / pieceElements);
-  return Uint32Array.of(numWork, keyWork, numKvHeads, ropeCoarse, ...pieces);
+  const { page = 0, part = 0, head = 0 } = kvScales ?? {};
+  const scales = [page, part, head, firstPage * page];
+  return Uint32Array.of(numWork, keyWork, numKvHeads, ropeCoarse, ...pieces, ...scales);
 }
 
 /** The words of `slots`: four a token of the dispatch. */

@@ -17,6 +17,7 @@ import { cacheFormat, inputModule, outputModule } from "./formats.ts";
 import { foldGrid } from "./grid.ts";
 import { type KernelRequest, oneOf } from "./kernels.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
+import { checkScales, pagesOf } from "./scale_limits.ts";
 
 /** All that decode does for one problem. */
 export interface DecodePlan {
@@ -59,6 +60,7 @@ export function planDecode(
 ): DecodePlan {
   const shape = decodeShape(problem, capabilities, tuning);
   checkBindings(problem, capabilities);
+  checkScales(problem, pagesOf(problem), capabilities.limits);
   const regions = planRegions(problem, capabilities);
   const lists = assignRows(problem, shape, regions);
   const counts = new Uint32Array(problem.numRequests);
@@ -160,18 +162,12 @@ function planStretches(
 /** The whole cache, or the parts that fit a binding. */
 function planRegions(problem: AttentionProblem, capabilities: Capabilities): Region[] {
   const { numRequests, numKvHeads, requests, pageTable } = problem;
-  let pages = 1;
+  const pages = pagesOf(problem);
   let tokens = 1;
   for (let request = 0; request < numRequests; request++) {
-    const at = request * REQUEST_WORDS;
-    pages = Math.max(pages, requests[at + 3] + 1);
-    tokens = Math.max(tokens, requests[at + 2]);
+    tokens = Math.max(tokens, requests[request * REQUEST_WORDS + 2]);
   }
-  if (pageTable !== null) {
-    pages = 1;
-    for (let i = 0; i < pageTable.length; i++) pages = Math.max(pages, pageTable[i] + 1);
-    tokens = Math.min(tokens, problem.pageSize);
-  }
+  if (pageTable !== null) tokens = Math.min(tokens, problem.pageSize);
   const whole: Region = { pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] };
   const regions = [whole].flatMap((region) =>
     regionsOf(region, windowOptions(problem, capabilities, "k"))
@@ -271,10 +267,11 @@ function kernelOf(
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
     nan_marks: kv.nanMarks,
+    token_scales: problem.kvScales !== null,
     ...oneOf("piece", pieceWords),
     ...oneOf("quad", kv.quadWords),
   };
-  const variants = (["paged", "rope", "alibi", "soft_cap", "sinks"] as const)
+  const variants = (["paged", "token_scales", "rope", "alibi", "soft_cap", "sinks"] as const)
     .filter((name) => conditions[name]);
   const name = [
     `decode.${rung}`,
@@ -292,7 +289,10 @@ function kernelOf(
   return {
     name,
     main: "decode",
-    modules: ["address", "logits", "params", "pieces", "rope", "rows", "formats/rounding"],
+    modules: [
+      ...["address", "logits", "params", "pieces", "rope", "rows", "formats/rounding"],
+      ...(conditions.token_scales ? ["token_scales"] : []),
+    ],
     roles: {
       team: `team/${rung}`,
       kv_format: kv.module,

@@ -122,6 +122,7 @@ export function decodeShape(
       OWN: own,
       COPIES: copies,
       REFS: Math.min(own, heads),
+      OWN_ROWS: own / Math.min(own, heads),
       ROW_STRIDE: copies * Math.max(1, heads / own),
       PIECES: unitPieces * halves,
       HALF_PIECES: unitPieces,

@@ -45,11 +45,12 @@ export function paramWords(
     0,
     options.ropeCoarse,
     NAN_BITS,
+    ...scaleWords(problem, 2 * dispatch.stretches.length + problem.numQoHeads),
   );
   // The lse of a state is in base 2, whatever the caller's is in.
   new Float32Array(words.buffer).set(
     [split ? 1 : problem.lseScale, (logitsSoftCap ?? 0) * LOG2_E],
-    words.length - 4,
+    20,
   );
   return words;
 }
@@ -68,6 +69,25 @@ export function tableWords(
   });
   words.set(headWords(problem), heads);
   return words;
+}
+
+/** The last words of params: where the scales of tokens lie, and the page table in the tables then. */
+export function scaleWords({ kvScales }: AttentionProblem, pagesAt: number): readonly number[] {
+  const { page = 0, part = 0, head = 0 } = kvScales ?? {};
+  return [page, part, head, pagesAt];
+}
+
+/** The words of tables, and with scales of tokens the page table, which has no binding then. */
+export function withPageTable(
+  words: Uint32Array<ArrayBuffer>,
+  { kvScales, pageTable }: AttentionProblem,
+): Uint32Array<ArrayBuffer> {
+  if (kvScales === null || pageTable === null) return words;
+  const entries = Math.ceil(pageTable.length / ENTRY_WORDS);
+  const all = new Uint32Array(words.length + entries * ENTRY_WORDS);
+  all.set(words);
+  all.set(pageTable, words.length);
+  return all;
 }
 
 /**

@@ -182,24 +182,28 @@ export class PreparedOnGpu implements PreparedAttention {
 }
 
 /** Whether no buffer is the caller's, who may destroy it: a submission would fail then, unheard. */
-function isOurs({ q, k, v, out, lse }: AttentionOperands): boolean {
-  return [q, k, v, out, lse].every((storage) =>
-    storage === null || (storage as GpuStorage).isOwned
-  );
+function isOurs(operands: AttentionOperands): boolean {
+  return listOf(operands).every((storage) => !storage || storage.isOwned);
+}
+
+/** The operands in one order. */
+function listOf(operands: AttentionOperands): readonly (GpuStorage | null | undefined)[] {
+  const { q, k, v, kvScales, out, lse } = operands;
+  return [q, k, v, kvScales, out, lse] as (GpuStorage | null | undefined)[];
 }
 
 /** Numbers of buffers, by which bind groups are found again. */
 const ids = new WeakMap<GPUBuffer, number>();
 let nextId = 0;
 
-function keyOf({ q, k, v, out, lse }: AttentionOperands): string {
+function keyOf(operands: AttentionOperands): string {
   let key = "";
-  for (const storage of [q, k, v, out, lse]) {
-    if (storage === null) {
+  for (const storage of listOf(operands)) {
+    if (!storage) {
       key += "-;";
       continue;
     }
-    const { buffer, byteOffset, byteLength } = storage as GpuStorage;
+    const { buffer, byteOffset, byteLength } = storage;
     let id = ids.get(buffer);
     if (id === undefined) ids.set(buffer, id = nextId++);
     key += `${id},${byteOffset},${byteLength};`;

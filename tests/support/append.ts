@@ -29,6 +29,8 @@ export interface AppendSpec {
   readonly joined: boolean;
   readonly kScale?: PerHead;
   readonly vScale?: PerHead;
+  /** Whether each row has a scale of its own; the scales are the last tensor of the cache then. */
+  readonly rowScales?: boolean;
   readonly rope?: { readonly scale: number; readonly theta: number };
   /** Of the drawn values; 1. */
   readonly seed?: number;
@@ -61,6 +63,7 @@ export function drawAppend(spec: AppendSpec): AppendCase {
   const tokens = appendIndptr[lengths.length];
   const page = (dim: number) => numPages * pageSize * heads * dim * bytesOf(kvDtype);
   const sizes = joined ? [2 * page(headDim)] : [page(headDim), page(headDimV)];
+  if (spec.rowScales) sizes.push(numPages * 2 * heads * pageSize * 4);
   return {
     ...spec,
     headDimV,
@@ -95,6 +98,8 @@ export interface StoredRow {
   /** The appended row, decoded, and where it begins there. */
   readonly row: Float32Array;
   readonly from: number;
+  /** Where its scale is, if it has one. */
+  readonly scale: number;
 }
 
 /** Every row that is appended. */
@@ -120,14 +125,35 @@ export function* storedRows(c: AppendCase): Generator<StoredRow> {
           position,
           row: c[part].values.subarray(from, from + dim),
           from,
+          scale: ((c.indices[entry] * 2 + Number(isV)) * c.heads + head) * c.pageSize + place,
         };
       }
     }
   }
 }
 
+/** The largest finite magnitude of a row, but no less than 2^-80 unless it is 0, over FP8's largest. */
+function magnitudeOf(row: Float32Array): number {
+  const finite = Array.from(row, Math.abs).filter((x) => x > 0 && Number.isFinite(x));
+  return finite.length === 0 ? 0 : Math.max(2 ** -80, ...finite);
+}
+
+/** The scale of a row of its own. */
+export function rowScaleOf(c: AppendCase, row: Float32Array): number {
+  const magnitude = magnitudeOf(row);
+  return magnitude === 0 ? 1 : Math.fround(magnitude * Math.fround(1 / largestOf(c.kvDtype)));
+}
+
+function largestOf(dtype: DType): number {
+  return dtype === "float8_e4m3fn" ? 448 : 57344;
+}
+
 /** What a row is multiplied with. */
-function factorOf(c: AppendCase, { part, head }: StoredRow): number {
+function factorOf(c: AppendCase, { part, head, row }: StoredRow): number {
+  if (c.rowScales) {
+    const magnitude = magnitudeOf(row);
+    return magnitude === 0 ? 1 : Math.fround(largestOf(c.kvDtype) / magnitude);
+  }
   return Math.fround(1 / ofHead(part === "key" ? c.kScale : c.vScale, head));
 }
 
@@ -143,6 +169,9 @@ export function expectedBytes(c: AppendCase): Uint8Array[] {
       ? c[part].bytes.subarray(from * size, (from + row.length) * size)
       : store(row.map((x) => Math.fround(x * factor)), c.kvDtype).bytes;
     tensors[tensor].set(bytes, element * size);
+    if (!c.rowScales) continue;
+    const scales = tensors[tensors.length - 1];
+    new DataView(scales.buffer).setFloat32(4 * stored.scale, rowScaleOf(c, row), true);
   }
   return tensors;
 }
@@ -192,9 +221,10 @@ function decoded(bytes: Uint8Array<ArrayBuffer>, dtype: DType): Float32Array {
 export function cacheShapes(c: AppendCase): number[][] {
   const inner = (dim: number) =>
     c.kvLayout === "NHD" ? [c.pageSize, c.heads, dim] : [c.heads, c.pageSize, dim];
-  return c.joined
+  const shapes = c.joined
     ? [[c.numPages, 2, ...inner(c.headDim)]]
     : [[c.numPages, ...inner(c.headDim)], [c.numPages, ...inner(c.headDimV!)]];
+  return c.rowScales ? [...shapes, [c.numPages, 2, c.heads, c.pageSize]] : shapes;
 }
 
 /** Appends by the library; what the cache's tensors hold after. */
@@ -202,8 +232,13 @@ export async function runAppend(device: Device, c: AppendCase): Promise<Uint8Arr
   const tokens = c.batchIndices.length;
   using key = device.tensorFromBytes(c.key.bytes, [tokens, c.heads, c.headDim], c.dtype);
   using value = device.tensorFromBytes(c.value.bytes, [tokens, c.heads, c.headDimV!], c.dtype);
-  const cache = cacheShapes(c).map((shape, i) =>
-    device.tensorFromBytes(c.before[i], shape, c.kvDtype)
+  const shapes = cacheShapes(c);
+  const cache = shapes.map((shape, i) =>
+    device.tensorFromBytes(
+      c.before[i],
+      shape,
+      c.rowScales && i === shapes.length - 1 ? "float32" : c.kvDtype,
+    )
   );
   try {
     await appendPagedKvCache(
@@ -211,7 +246,7 @@ export async function runAppend(device: Device, c: AppendCase): Promise<Uint8Arr
       value,
       c.batchIndices,
       c.positions,
-      c.joined ? cache[0] : cache as unknown as PagedKv,
+      c.joined ? cache[0] : cache.slice(0, 2) as unknown as PagedKv,
       c.indices,
       c.indptr,
       c.lastPageLen,
@@ -219,6 +254,7 @@ export async function runAppend(device: Device, c: AppendCase): Promise<Uint8Arr
         kvLayout: c.kvLayout,
         kScale: c.kScale,
         vScale: c.vScale,
+        kvScales: c.rowScales ? cache[cache.length - 1] : undefined,
         ...c.rope && {
           posEncodingMode: "ROPE_LLAMA",
           ropeScale: c.rope.scale,

@@ -18,6 +18,7 @@ import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
 import { isFp8 } from "./formats.ts";
 import { type AttentionCase, type AttentionOptions, cacheRow, OPTION_NAMES } from "./oracle.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
+import { drawTokenScales, paddedScales } from "./token_scales.ts";
 import { normals } from "./values.ts";
 
 /** A decode call with its options; what is left out has the default that is noted. */
@@ -35,6 +36,8 @@ export interface DecodeSpec extends AttentionOptions {
   /** NHD. */
   readonly kvLayout?: "NHD" | "HND";
   readonly seqLens?: readonly number[];
+  /** Whether each token and KV head has scales; false. */
+  readonly tokenScales?: boolean;
   /** q's, or float16 for an FP8 q. */
   readonly outDtype?: DType;
   /** Of the drawn values; 1. */
@@ -71,7 +74,7 @@ export interface DecodeValues {
 
 /** The oracle's names for a spec's sizes. */
 export function shapeOf(spec: DecodeSpec): DecodeShape {
-  return {
+  const shape: DecodeShape = {
     numRequests: spec.batch ?? 1,
     numQoHeads: spec.heads[0],
     numKvHeads: spec.heads[1],
@@ -81,6 +84,7 @@ export function shapeOf(spec: DecodeSpec): DecodeShape {
     kvLayout: spec.kvLayout ?? "NHD",
     ...optionsOf(spec),
   };
+  return spec.tokenScales ? { ...shape, kvScales: drawTokenScales(shape, spec.seed ?? 1) } : shape;
 }
 
 /** The options of a spec or a case that are given. */
@@ -143,8 +147,11 @@ export async function runDecode(device: Device, inputs: DecodeInputs): Promise<D
   );
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
+  const scales = paddedScales(device, p);
+  using _ = scales.kvScales;
   const result = await batchDecodeWithPaddedKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     kvLayout: p.kvLayout,
     seqLens: p.kvLens,
     outDtype: inputs.outDtype,
@@ -164,8 +171,11 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
   using qTensor = device.tensorFromBytes(q.bytes, [p.numQoHeads, p.headDim], q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
+  const scales = paddedScales(device, p, true);
+  using _ = scales.kvScales;
   const result = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     kvLayout: p.kvLayout,
     outDtype: inputs.outDtype,
     returnLse: true,
@@ -178,7 +188,7 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
 /** A spec in a few words, for the names of tests and failures. */
 export function describe(spec: DecodeSpec): string {
   const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, kvLayout = "NHD" } = spec;
-  const options = [...OPTION_NAMES, "outDtype", "magnitude", "seed"] as const;
+  const options = [...OPTION_NAMES, "tokenScales", "outDtype", "magnitude", "seed"] as const;
   const given = options
     .filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);

@@ -17,6 +17,7 @@ import { cacheRow } from "./oracle.ts";
 import { type MaskForm, maskOptions, type PrefillInputs } from "./prefill.ts";
 import { gatherRows, indptrOf, lengthsOf, masksInUse, padRows, rowsInUse } from "./ragged.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
+import { movedScales } from "./token_scales.ts";
 import { uniform } from "./values.ts";
 
 /** How a padded cache becomes a paged one. */
@@ -40,6 +41,8 @@ export interface PagedInputs {
   readonly numPages: number;
   /** Makes the cache's tensors: one, or two. */
   tensors(device: Device): readonly Tensor[];
+  /** Makes the tensor of tokens' scales, where the case has them. */
+  scales(device: Device): Tensor | undefined;
 }
 
 /** The numbers from 0 to `count` in an order of their own. */
@@ -112,6 +115,20 @@ export function pagedInputs(
     indices,
     lastPageLen,
     numPages,
+    scales: (device) =>
+      p.kvScales && device.tensor(
+        movedScales(
+          p,
+          kvLens,
+          numPages * 2 * numKvHeads * pageSize,
+          (request, part, head, token) => {
+            const page = indices[indptr[request] + Math.floor(token / pageSize)];
+            return ((page * 2 + part) * numKvHeads + head) * pageSize + token % pageSize;
+          },
+        ),
+        [numPages, 2, numKvHeads, pageSize],
+        "float32",
+      ),
     tensors: (device) =>
       parts.map(([{ bytes, dtype }, shape]) => device.tensorFromBytes(bytes, shape, dtype)),
   };
@@ -136,6 +153,7 @@ export function planOf(
     qDtype: q.dtype,
     kvDtype: k.dtype,
     outDtype,
+    kvScales: p.kvScales ? "token" : "none",
   };
 }
 
@@ -143,7 +161,8 @@ export function planOf(
 export function runPagedDecode(form: PagedForm) {
   return async (device: Device, inputs: PrefillInputs): Promise<DecodeAnswer> => {
     const { q, problem: p } = inputs;
-    const { indptr, indices, lastPageLen, tensors } = pagedInputs(inputs, form);
+    const { indptr, indices, lastPageLen, tensors, scales } = pagedInputs(inputs, form);
+    using kvScales = scales(device);
     using decode = new BatchDecodeWithPagedKvCache(device, { kvLayout: p.kvLayout });
     decode.plan({ ...planOf(inputs, form.pageSize), indptr, indices, lastPageLen });
     const cache = tensors(device);
@@ -152,7 +171,7 @@ export function runPagedDecode(form: PagedForm) {
       [p.numRequests, p.numQoHeads, p.headDim],
       q.dtype,
     );
-    const result = await decode.run(queries, cacheOf(cache), { returnLse: true });
+    const result = await decode.run(queries, cacheOf(cache), { returnLse: true, kvScales });
     using out = result.out;
     using lse = result.lse;
     const answer = { out: await out.read(), lse: await lse.read() };
@@ -169,7 +188,8 @@ export function runPagedPrefill(form: PagedForm, maskForm: MaskForm = "booleans"
     const { qoLens } = lengthsOf(p);
     const qoIndptr = indptrOf(qoLens);
     const queries = rowsInUse(qoLens, numQueries);
-    const { indptr, indices, lastPageLen, tensors } = pagedInputs(inputs, form);
+    const { indptr, indices, lastPageLen, tensors, scales } = pagedInputs(inputs, form);
+    using kvScales = scales(device);
     using prefill = new BatchPrefillWithPagedKvCache(device, { kvLayout: p.kvLayout });
     prefill.plan({
       ...planOf(inputs, form.pageSize),
@@ -187,7 +207,7 @@ export function runPagedPrefill(form: PagedForm, maskForm: MaskForm = "booleans"
       [queries.length, numQoHeads, headDim],
       q.dtype,
     );
-    const result = await prefill.run(qTensor, cacheOf(cache), { returnLse: true });
+    const result = await prefill.run(qTensor, cacheOf(cache), { returnLse: true, kvScales });
     using outTensor = result.out;
     using lseTensor = result.lse;
     const [rows, rowsLse] = [await outTensor.read(), await lseTensor.read()];

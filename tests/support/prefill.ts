@@ -20,6 +20,7 @@ import { type BackendName, onEachBackend } from "./device.ts";
 import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
 import { type AttentionCase, cacheRow, OPTION_NAMES } from "./oracle.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
+import { paddedScales } from "./token_scales.ts";
 import { normals, uniform } from "./values.ts";
 
 /** A prefill call with its options; what is left out has the default that is noted. */
@@ -157,8 +158,11 @@ export async function runPrefill(
   using qTensor = device.tensorFromBytes(q.bytes, qShape, q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, kShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, vShape, v.dtype);
+  const scales = paddedScales(device, p);
+  using _ = scales.kvScales;
   const result = await batchPrefillWithPaddedKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     ...maskOptions(masksOf(p), form),
     causal: p.causal,
     kvLayout: p.kvLayout,
@@ -183,8 +187,11 @@ export async function runSinglePrefill(
   using qTensor = device.tensorFromBytes(q.bytes, qShape, q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, kShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, vShape, v.dtype);
+  const scales = paddedScales(device, p, true);
+  using _ = scales.kvScales;
   const result = await singlePrefillWithKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     ...maskOptions(masksOf(p), form),
     causal: p.causal,
     kvLayout: p.kvLayout,
@@ -201,6 +208,7 @@ export function describePrefill(spec: PrefillSpec): string {
   const { batch = 1, qoLen, kvLen, heads, headDim, headDimV, kvLayout = "NHD" } = spec;
   const options = [
     ...OPTION_NAMES,
+    "tokenScales",
     "causal",
     "maskDensity",
     "outDtype",

@@ -43,6 +43,7 @@ function problemOf(
     vOffset: joined ? page : null,
     kFactors: null,
     vFactors: null,
+    kvScales: null,
     rope: null,
   };
 }

@@ -21,6 +21,7 @@ const SMALL: SavedHeader = {
   numKvHeads: 1,
   headDimK: 4,
   headDimV: 2,
+  tokenScales: false,
   tokens: 3,
 };
 
@@ -83,6 +84,7 @@ Deno.test("a saved sequence reads back, whatever its sizes and its pieces", () =
         numKvHeads: size,
         headDimK: size,
         headDimV: size,
+        tokenScales: fc.boolean(),
         tokens: fc.nat(20),
       }),
       fc.array(fc.nat(), { maxLength: 6 }),
@@ -91,8 +93,11 @@ Deno.test("a saved sequence reads back, whatever its sizes and its pieces", () =
       (header, cuts, seed, offset) => {
         const elements = header.numLayers * header.tokens * header.numKvHeads *
           (header.headDimK + header.headDimV);
+        const scales = header.tokenScales
+          ? 8 * header.numLayers * header.tokens * header.numKvHeads
+          : 0;
         const payload = Uint8Array.from(
-          { length: elements * bytesPerElement(header.dtype) },
+          { length: elements * bytesPerElement(header.dtype) + scales },
           (_, i) => Math.imul(i + 1, seed) >>> 13,
         );
         const ends = cuts.map((cut) => cut % (payload.length + 1)).sort((a, b) => a - b);
@@ -145,6 +150,13 @@ Deno.test("savedPart() gives k and v of each layer, one after another", () => {
   assert.deepEqual(savedPart(wide, 1, "v"), [180, 216]);
 });
 
+Deno.test("savedPart() gives the scales of each layer's tokens behind its values", () => {
+  const scaled = { ...SMALL, tokenScales: true };
+  assert.deepEqual(savedPart(scaled, 1, "k"), [42, 54]);
+  assert.deepEqual(savedPart(scaled, 1, "scales"), [60, 84]);
+  assert.equal(encodeSequence(scaled, [new Uint8Array(84)])[8], 2, "version 2");
+});
+
 Deno.test("every change of one bit is found", () => {
   const bytes = encodeSequence(SMALL, [PAYLOAD]);
   for (let bit = 0; bit < 8 * bytes.length; bit++) {
@@ -190,7 +202,12 @@ Deno.test("foreign, newer and forged bytes are refused, and the error says which
   const text = encodeSequence(SMALL, [PAYLOAD]);
   text[0] = 0xef; // as UTF-8's replacement character begins
   await refused("sent as text", text, /begin with ef 4b/, /send it as binary/);
-  await refused("version 2", forged((view) => view.setUint32(8, 2, true)), /version 2.*version 1/);
+  await refused("version 3", forged((view) => view.setUint32(8, 3, true)), /version 3.*version 1/);
+  await refused(
+    "scales that the payload has not",
+    forged((view) => view.setUint32(8, 2, true)),
+    /got a payload of 36 bytes, expected 84/,
+  );
   await refused("version 0", forged((view) => view.setUint32(8, 0, true)), /version 0/);
   await refused("dtype 5", forged((view) => view.setUint32(12, 5, true)), /got dtype 5.*0 to 4/);
   await refused(

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::logits::Transform;
 use super::rope::Rotations;
-use super::softmax::{Finished, State};
 use super::scales::scale_weights;
+use super::softmax::{Finished, State};
 use super::tiles::{KeyRows, LoadedKeys, padded, zeros};
 use super::{Head, Inputs, KEYS, Outputs, ROWS, Request, kernels};
 use crate::descriptor::Descriptor;
