@@ -261,7 +261,7 @@ function kernelOf(
     gather_memory: shape.gathersInMemory,
     paged: problem.pageTable !== null,
     one_lookup: c.LOOKUPS === 1,
-    alike: sameStrides(problem),
+    alike: problem.pageTable !== null && sameStrides(problem),
     rope: problem.rope !== null,
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
@@ -283,8 +283,9 @@ function kernelOf(
       conditions.gather_memory ? ".memory" : ""
     }`,
     ...variants,
-    ...(conditions.paged ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}`] : []),
-    ...(conditions.alike ? [] : ["unlike"]),
+    ...(conditions.paged
+      ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}${conditions.alike ? ".alike" : ""}`]
+      : []),
   ].join(".");
   return {
     name,

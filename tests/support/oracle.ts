@@ -87,7 +87,8 @@ export interface AttentionResult {
   readonly lse: Float64Array;
   /**
    * For each row of out: how far the output's and the lse's numbers move when logits move by a unit
-   * in the last place that a float32 of the size of the largest has.
+   * in the last place that a float32 of the size of the largest has, or, on the weighted mean, by one
+   * of the largest sum that a logit's dot product passes through.
    */
   readonly outUnits: Float64Array;
   readonly lseUnits: Float64Array;
@@ -193,6 +194,7 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
   const outUnits = new Float64Array(rows);
   const lseUnits = new Float64Array(rows);
   const weights = new Float64Array(c.maxKvLen);
+  const logitUnits = new Float64Array(c.maxKvLen);
   const spread = new Float64Array(headDimV);
 
   for (let row = 0; row < rows; row++) {
@@ -213,10 +215,20 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     for (const j of keys) {
       const key = turn(read(k, cacheRow(c, request, j, kvHead), keyRow), j);
       let dot = 0;
-      for (let d = 0; d < headDim; d++) dot = round(dot + round(turnedQuery[d] * key[d]));
-      let logit = round(round(dot * scale) * tokenScale(c, request, 0, kvHead, j));
+      const own = tokenScale(c, request, 0, kvHead, j);
+      let passed = 0;
+      for (let d = 0; d < headDim; d++) {
+        dot = round(dot + round(turnedQuery[d] * key[d]));
+        passed = Math.max(passed, Math.abs(dot));
+      }
+      logitUnits[j] = unitInTheLastPlace(passed * scale * own);
+      let logit = round(round(dot * scale) * own);
       if (slopes) logit = round(logit + round(slopes[head] * (j - position)));
-      if (cap) logit = round(round(cap) * round(Math.tanh(round(logit / round(cap)))));
+      if (cap) {
+        const tangent = Math.tanh(round(logit / round(cap)));
+        logit = round(round(cap) * round(tangent));
+        logitUnits[j] *= 1 - tangent ** 2;
+      }
       weights[j] = logit;
       max = Math.max(max, logit);
     }
@@ -252,8 +264,11 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
         spread[d] += weights[j] / sum * Math.abs(scaled - out[row * headDimV + d]);
       }
     }
-    outUnits[row] = unitInTheLastPlace(max) * Math.max(...spread);
-    lseUnits[row] = unitInTheLastPlace(max) * (c.lseBase === "ln" ? 1 : Math.LOG2E);
+    let mean = 0;
+    for (const j of keys) mean += weights[j] / sum * logitUnits[j];
+    const unit = Math.max(unitInTheLastPlace(max), mean);
+    outUnits[row] = unit * Math.max(...spread);
+    lseUnits[row] = unit * (c.lseBase === "ln" ? 1 : Math.LOG2E);
   }
   return { out, lse, outUnits, lseUnits };
 }
