@@ -17,6 +17,7 @@ import { type MergePlan, planMerge } from "./merge_plan.ts";
 import { schedulePrefill, type TileWork, visibleKeys } from "./prefill_schedule.ts";
 import { type PrefillShape, prefillShape } from "./prefill_shape.ts";
 import type { PrefillTuning } from "./prefill_tuning.ts";
+import { checkScales, pagesOf } from "./scale_limits.ts";
 import { callerCode } from "./variant.ts";
 
 /** All that prefill does for one problem. */
@@ -58,6 +59,7 @@ export function planPrefill(
 ): PrefillPlan {
   const shape = prefillShape(problem, capabilities, tuning);
   checkBindings(problem, capabilities);
+  checkScales(problem, pagesOf(problem), capabilities.limits);
   const { works, chunkKeys } = schedulePrefill(problem, {
     tileRows: shape.tileRows,
     tileKeys: shape.tileKeys,
@@ -106,7 +108,7 @@ function inDispatches(
 
 /** All tensors are bound whole. */
 function checkBindings(problem: AttentionProblem, { limits }: Capabilities): void {
-  const { numQoHeads, numKvHeads, headDim, headDimV, requests, pageTable } = problem;
+  const { numQoHeads, numKvHeads, headDim, headDimV, requests } = problem;
   const limit = limits.maxStorageBufferBindingSize;
   const check = (name: string, bytes: number, hint: string) => {
     if (bytes <= limit) return;
@@ -119,10 +121,9 @@ function checkBindings(problem: AttentionProblem, { limits }: Capabilities): voi
   const rows = rowsOf(problem) * numQoHeads;
   check("q", rows * headDim * bytesPerElement(problem.qDtype), "Split the batch");
   check("out", rows * headDimV * bytesPerElement(problem.outDtype), "Split the batch");
-  let pages = pageTable?.reduce((most, page) => Math.max(most, page + 1), 1) ?? 1;
+  const pages = pagesOf(problem);
   let tokens = 1;
   for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    if (pageTable === null) pages = Math.max(pages, requests[at + 3] + 1);
     tokens = Math.max(tokens, Math.min(requests[at + 2], problem.pageSize));
   }
   for (const name of ["k", "v"] as const) {
@@ -206,6 +207,7 @@ function kernelOf(
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
     nan_marks: kv.nanMarks,
+    token_scales: problem.kvScales !== null,
     caller_transform: variant?.logitsTransform != null,
     caller_mask: variant?.logitsMask != null,
     ...oneOf("piece", pieceWords),
@@ -214,6 +216,7 @@ function kernelOf(
   const variants = ([
     "masked",
     "paged",
+    "token_scales",
     "rope",
     "alibi",
     "soft_cap",
@@ -246,6 +249,7 @@ function kernelOf(
       "prefill/tiles",
       "prefill/variant",
       "prefill/weights",
+      ...(conditions.token_scales ? ["prefill/scales", "token_scales"] : []),
     ],
     roles: {
       params: "prefill/params",
