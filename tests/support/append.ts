@@ -132,28 +132,21 @@ export function* storedRows(c: AppendCase): Generator<StoredRow> {
   }
 }
 
-/** The largest finite magnitude of a row, but no less than 2^-80 unless it is 0, over FP8's largest. */
-function magnitudeOf(row: Float32Array): number {
+/** What a row is multiplied with for FP8 where it has a scale of its own, and that scale. */
+export function ownScale(row: Float32Array, dtype: DType): { factor: number; scale: number } {
   const finite = Array.from(row, Math.abs).filter((x) => x > 0 && Number.isFinite(x));
-  return finite.length === 0 ? 0 : Math.max(2 ** -80, ...finite);
-}
-
-/** The scale of a row of its own. */
-export function rowScaleOf(c: AppendCase, row: Float32Array): number {
-  const magnitude = magnitudeOf(row);
-  return magnitude === 0 ? 1 : Math.fround(magnitude * Math.fround(1 / largestOf(c.kvDtype)));
-}
-
-function largestOf(dtype: DType): number {
-  return dtype === "float8_e4m3fn" ? 448 : 57344;
+  if (finite.length === 0) return { factor: 1, scale: 1 };
+  const largest = Math.max(2 ** -80, ...finite);
+  const most = dtype === "float8_e4m3fn" ? 448 : 57344;
+  return {
+    factor: Math.fround(most / largest),
+    scale: Math.fround(largest * Math.fround(1 / most)),
+  };
 }
 
 /** What a row is multiplied with. */
 function factorOf(c: AppendCase, { part, head, row }: StoredRow): number {
-  if (c.rowScales) {
-    const magnitude = magnitudeOf(row);
-    return magnitude === 0 ? 1 : Math.fround(largestOf(c.kvDtype) / magnitude);
-  }
+  if (c.rowScales) return ownScale(row, c.kvDtype).factor;
   return Math.fround(1 / ofHead(part === "key" ? c.kScale : c.vScale, head));
 }
 
@@ -171,7 +164,7 @@ export function expectedBytes(c: AppendCase): Uint8Array[] {
     tensors[tensor].set(bytes, element * size);
     if (!c.rowScales) continue;
     const scales = tensors[tensors.length - 1];
-    new DataView(scales.buffer).setFloat32(4 * stored.scale, rowScaleOf(c, row), true);
+    new DataView(scales.buffer).setFloat32(4 * stored.scale, ownScale(row, c.kvDtype).scale, true);
   }
   return tensors;
 }
