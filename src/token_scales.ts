@@ -13,7 +13,9 @@ import { DTypeError, ShapeError } from "./errors.ts";
 import { checkWord } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
-/** What a cache's keys and values have scales for, beside those of heads. */
+/**
+ * What keys and values have scales of, beside those of heads: of nothing, or of each token and KV head.
+ */
 export type KvScalesMode = "none" | "token";
 
 /** What the scales are of: pages or requests (one, where a call has no batch), heads, tokens of each. */

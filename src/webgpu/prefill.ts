@@ -79,9 +79,7 @@ export function prefillTemplates(
   const { numQoHeads, headDim, headDimV, rope, pageTable, kvScales } = problem;
   const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
-  const pages = pageTable && !kvScales
-    ? memory.words("storage", "page table", pageTable)
-    : unused;
+  const pages = pageTable && !kvScales ? memory.words("storage", "page table", pageTable) : unused;
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
   const partial = plan.split && {

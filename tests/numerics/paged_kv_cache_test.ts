@@ -257,7 +257,9 @@ onEachBackend("attention over a cache finds the scales of its tokens", async (de
     using half = PagedKvCache.create(device, { ...SPEC, dtype: "float32" });
     // Tokens of very different sizes: one scale would not do.
     const rows = [1, 2].map((seed) =>
-      normals(21 * 16, seed).map((x, i) => x * (seed === 1 ? 1 : 2 ** (8 * (Math.floor(i / 16) % 5))))
+      normals(21 * 16, seed).map((x, i) =>
+        x * (seed === 1 ? 1 : 2 ** (8 * (Math.floor(i / 16) % 5)))
+      )
     );
     const [key, value] = rows.map((row) => device.tensor(row, [21, 2, 8], "float32"));
     using _key = key;

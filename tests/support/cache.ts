@@ -58,7 +58,13 @@ export class ModelCache {
 
   constructor(device: Device, spec: CacheSpec) {
     this.#device = device;
-    this.#spec = { headDimV: spec.headDim, kvLayout: "NHD", numLayers: 1, kvScales: "none", ...spec };
+    this.#spec = {
+      headDimV: spec.headDim,
+      kvLayout: "NHD",
+      numLayers: 1,
+      kvScales: "none",
+      ...spec,
+    };
     this.cache = PagedKvCache.create(device, spec);
   }
 
