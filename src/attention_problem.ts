@@ -46,7 +46,8 @@ export interface AttentionProblem {
   /** Elements of a row of v and the output; decode's kernels want it equal to `headDim`. */
   readonly headDimV: number;
   readonly qDtype: DType;
-  readonly kvDtype: DType;
+  readonly kDtype: DType;
+  readonly vDtype: DType;
   readonly outDtype: DType;
   readonly qStrides: RowStrides;
   readonly outStrides: RowStrides;

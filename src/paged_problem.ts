@@ -15,7 +15,7 @@ import {
   PLANNED_PREFILL_OPTIONS,
 } from "./attention_options.ts";
 import { type CachePages, cachePages } from "./cache_pages.ts";
-import type { DType } from "./dtype.ts";
+import type { DType, KvDTypes } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
@@ -35,6 +35,7 @@ import {
   type PageTable,
 } from "./page_indices.ts";
 import {
+  checkKvDtype,
   checkPlanDtype,
   checkPlanSize,
   checkPlanSizes,
@@ -174,7 +175,9 @@ export function checkPlannedCache(
   cache: CachePages,
 ): void {
   const hint = "Call plan() again for another cache.";
-  for (const name of ["pageSize", "numKvHeads", "headDim", "headDimV", "dtype"] as const) {
+  for (
+    const name of ["pageSize", "numKvHeads", "headDim", "headDimV", "kDtype", "vDtype"] as const
+  ) {
     if (cache[name] === planned[name]) continue;
     throw new PlanError("kvCache", {
       got: `${name} ${show(cache[name])}`,
@@ -191,7 +194,7 @@ export function checkPlannedCache(
 }
 
 /** Sizes that are known to be right. */
-export type CheckedSizes = Required<PagedSizes> & {
+export type CheckedSizes = Required<Omit<PagedSizes, "kvDtype">> & KvDTypes & {
   readonly headDimV: number;
   readonly hasTokenScales: boolean;
 };
@@ -203,7 +206,7 @@ function checkSizes(
     ...checkPlanSizes(plan),
     pageSize: checkPlanSize("options.pageSize", plan.pageSize),
     qDtype: checkPlanDtype("options.qDtype", plan.qDtype),
-    kvDtype: checkPlanDtype("options.kvDtype", plan.kvDtype),
+    ...checkKvDtype("options.kvDtype", plan.kvDtype),
     hasTokenScales: hasTokenScales(plan.kvScales),
   };
 }
@@ -215,8 +218,8 @@ export function pagedPlan(
   seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
   { layout, qoIndptr, table }: PagedLevel & { readonly layout: KvLayout },
 ): PagedPlan {
-  const { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype } = sizes;
-  const cache = likelyCache(layout, { pageSize, numKvHeads, headDim, headDimV, dtype: kvDtype });
+  const { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kDtype, vDtype } = sizes;
+  const cache = likelyCache(layout, sizes);
   const numRequests = qoIndptr.length - 1;
   const requests = new Uint32Array(numRequests * REQUEST_WORDS);
   for (let i = 0; i < numRequests; i++) {
@@ -238,7 +241,8 @@ export function pagedPlan(
       headDim,
       headDimV,
       qDtype,
-      kvDtype,
+      kDtype,
+      vDtype,
       qStrides: { token: numQoHeads * headDim, head: headDim },
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: cache.kStrides,
@@ -263,7 +267,8 @@ export function pagedPlan(
 
 /** How the cache of these sizes most likely lies: as one tensor, if that can be. */
 function likelyCache(layout: KvLayout, sizes: CacheSizes): CachePages {
-  return sizes.headDim === sizes.headDimV ? cacheOf(layout, sizes, 1) : cacheOf(layout, sizes, 2);
+  const canBeOne = sizes.headDim === sizes.headDimV && sizes.kDtype === sizes.vDtype;
+  return cacheOf(layout, sizes, canBeOne ? 1 : 2);
 }
 
 /** The same cache as a pair of tensors. */
@@ -273,12 +278,12 @@ export function asPair(layout: KvLayout, sizes: CacheSizes): CachePages {
 
 type CacheSizes = Pick<
   CachePages,
-  "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "dtype"
+  "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "kDtype" | "vDtype"
 >;
 
 function cacheOf(
   layout: KvLayout,
-  { pageSize, numKvHeads, headDim, headDimV, dtype }: CacheSizes,
+  { pageSize, numKvHeads, headDim, headDimV, kDtype, vDtype }: CacheSizes,
   numTensors: 1 | 2,
 ): CachePages {
   const page = (dim: number) =>
@@ -286,5 +291,8 @@ function cacheOf(
   const shapes = numTensors === 1
     ? [[1, 2, ...page(headDim)]]
     : [[1, ...page(headDim)], [1, ...page(headDimV)]];
-  return cachePages(shapes.map((shape) => ({ shape, dtype })), layout);
+  return cachePages(
+    shapes.map((shape, i) => ({ shape, dtype: i === 0 ? kDtype : vDtype })),
+    layout,
+  );
 }

@@ -13,10 +13,11 @@ import { type KeyRange, scheduleKeys } from "./decode_schedule.ts";
 import { type DecodeShape, decodeShape } from "./decode_shape.ts";
 import type { DecodeTuning } from "./decode_tuning.ts";
 import { type Region, regionsOf, type Span, type Window, windowOf } from "./decode_windows.ts";
-import { cacheFormat, inputModule, outputModule } from "./formats.ts";
+import { inputModule, outputModule } from "./formats.ts";
 import { foldGrid } from "./grid.ts";
-import { type KernelRequest, oneOf } from "./kernels.ts";
+import type { KernelRequest } from "./kernels.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
+import { cacheFormats, formatNames, pieceParts } from "./piece_parts.ts";
 import { checkScales, pagesOf } from "./scale_limits.ts";
 
 /** All that decode does for one problem. */
@@ -185,14 +186,14 @@ function planRegions(problem: AttentionProblem, capabilities: Capabilities): Reg
 }
 
 function windowOptions(
-  { kStrides, vStrides, headDim, kvDtype }: AttentionProblem,
+  { kStrides, vStrides, headDim, kDtype, vDtype }: AttentionProblem,
   { limits }: Capabilities,
   name: "k" | "v",
 ) {
   return {
     strides: name === "k" ? kStrides : vStrides,
     headDim,
-    elementBytes: bytesPerElement(kvDtype),
+    elementBytes: bytesPerElement(name === "k" ? kDtype : vDtype),
     bindingBytes: limits.maxStorageBufferBindingSize,
     alignment: limits.minStorageBufferOffsetAlignment,
   };
@@ -251,8 +252,9 @@ function kernelOf(
   shape: DecodeShape,
   isSplit: boolean,
 ): KernelRequest {
-  const { rung, constants: c, pieceWords } = shape;
-  const kv = cacheFormat(problem.kvDtype, capabilities);
+  const { rung, constants: c } = shape;
+  const formats = cacheFormats(problem, capabilities);
+  const pieces = pieceParts(formats, shape.pieceElements);
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const conditions = {
     subgroups: rung === "subgroups",
@@ -266,17 +268,15 @@ function kernelOf(
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
-    nan_marks: kv.nanMarks,
     token_scales: problem.kvScales !== null,
-    ...oneOf("piece", pieceWords),
-    ...oneOf("quad", kv.quadWords),
+    ...pieces.conditions,
   };
   const variants = (["paged", "token_scales", "rope", "alibi", "soft_cap", "sinks"] as const)
     .filter((name) => conditions[name]);
   const name = [
     `decode.${rung}`,
     `q-${problem.qDtype}`,
-    `kv-${kv.module.replace("formats/", "")}`,
+    formatNames(formats),
     `out-${outDtype}`,
     `d${problem.headDim}.heads${c.HEADS}x${c.PARTS}.team${c.TEAM}.piece${shape.pieceElements}`,
     `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.early ? ".early" : ""}${
@@ -291,15 +291,16 @@ function kernelOf(
     name,
     main: "decode",
     modules: [
-      ...["address", "logits", "params", "pieces", "rope", "rows", "formats/rounding"],
+      ...["address", "logits", "params", "rope", "rows", "formats/rounding"],
       ...(conditions.token_scales ? ["token_scales"] : []),
     ],
     roles: {
       team: `team/${rung}`,
-      kv_format: kv.module,
+      ...pieces.roles,
       q_format: inputModule(problem.qDtype),
       out_format: outputModule(outDtype),
     },
+    instances: pieces.instances,
     constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],

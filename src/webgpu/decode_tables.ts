@@ -5,6 +5,7 @@
  */
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import { bytesPerElement } from "../dtype.ts";
 import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
 
@@ -23,11 +24,12 @@ export function paramWords(
 ): Uint32Array<ArrayBuffer> {
   const { qStrides: q, outStrides: out, kStrides: k, vStrides: v, logitsSoftCap } = problem;
   const { pieceElements } = shape;
-  // A window's offset is a multiple of any piece.
-  const elementBytes = shape.pieceWords * 4 / pieceElements;
   // Where the binding begins, counted from the first page; u32 wraps as it should where it is before.
+  // A window's offset is a multiple of any piece.
   const base = (name: "k" | "v") =>
-    (dispatch.windows?.[name].offset ?? 0) / elementBytes - ((name === "k" ? k : v).offset ?? 0);
+    (dispatch.windows?.[name].offset ?? 0) /
+      bytesPerElement(name === "k" ? problem.kDtype : problem.vDtype) -
+    ((name === "k" ? k : v).offset ?? 0);
   const pieces = (elements: number) => elements / pieceElements;
   const words = Uint32Array.of(
     dispatch.numWork,
