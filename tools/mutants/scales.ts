@@ -7,6 +7,7 @@
 import { type Mutant, mutant } from "./mutant.ts";
 
 const APPEND = ["tests/numerics/append_scales_test.ts"];
+const QUOTIENTS = ["tests/numerics/row_scale_test.ts"];
 const DECODE = ["tests/numerics/decode_scales_test.ts"];
 const PREFILL = ["tests/numerics/prefill_scales_test.ts"];
 const CACHE = ["tests/numerics/paged_kv_cache_test.ts"];
@@ -21,10 +22,9 @@ export const TOKEN_SCALES: readonly Mutant[] = [
   mutant(
     "scales: factors are what division gives",
     ROW_SCALE,
-    "units = bitcast<u32>(bitcast<i32>(units) + step);",
-    "units -= select(0u, 1u, units % 64u == 63u);",
-    APPEND,
-    "/divided exactly.*webgpu/",
+    "units += step;",
+    "",
+    QUOTIENTS,
   ),
   mutant(
     "scales: mantissas above 1.75 are halved",
@@ -32,7 +32,15 @@ export const TOKEN_SCALES: readonly Mutant[] = [
     "(bits >> 23u) - select(0u, 1u, is_above)",
     "(bits >> 23u)",
     APPEND,
-    "/divided exactly.*webgpu/",
+    "/nearest factor.*webgpu/",
+  ),
+  mutant(
+    "scales: factors are a unit off",
+    ROW_SCALE,
+    "return bitcast<u32>(units);",
+    "return bitcast<u32>(units) ^ 1u;",
+    APPEND,
+    "/nearest factor.*webgpu/",
   ),
   mutant(
     "scales: infinity is the largest magnitude",
@@ -104,7 +112,7 @@ export const TOKEN_SCALES: readonly Mutant[] = [
     "next_scales = load_scales(work, pages, kv_head, next, own_row);",
     "next_scales = load_scales(work, pages, kv_head, first, own_row);",
     DECODE,
-    "/every dtype.*webgpu/",
+    "/many requests.*webgpu/",
   ),
   mutant(
     "scales: decode takes those of absent keys",
