@@ -10,6 +10,7 @@ import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
+import { TOKEN_SCALES } from "./mutants/scales.ts";
 
 const OPTIONS = ["tests/numerics/decode_options_test.ts"];
 const POSITIONS = ["tests/numerics/decode_positions_test.ts"];
@@ -572,6 +573,7 @@ const mutants = [
   ...PLANNING,
   ...PAGES,
   ...PAGED_ATTENTION,
+  ...TOKEN_SCALES,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 
