@@ -5,7 +5,6 @@
  */
 
 import type { AttentionWithLse } from "./attend.ts";
-import { hasQueries } from "./attention_problem.ts";
 import type { PlannedWork } from "./backend.ts";
 import { type CachePages, cachePages, cacheTensors } from "./cache_pages.ts";
 import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
@@ -71,7 +70,7 @@ export class PagedAttention {
   ): Promise<Tensor | AttentionWithLse> {
     this.#planned.checkPlanned("run");
     const levels = this.#levels;
-    const [{ problem, tensors }] = levels;
+    const [{ tensors }] = levels;
     const query = this.#planned.input("q", q);
     checkPlanned("q", query[1], tensors.q);
     const parts = cacheTensors<unknown>(tensorsOfCache(kvCache, this.layout)).map((
@@ -86,7 +85,7 @@ export class PagedAttention {
       k: 1,
       v: parts.length,
       tensors: { out, lse: tensors.lse },
-      hasQueries: hasQueries(problem),
+      hasQueries: tensors.q.shape[0] > 0,
     }, options);
   }
 

@@ -148,7 +148,10 @@ export function decodeShape(
  * Whether no page ends among the rows that a team has in flight. Stretches are whole steps, but begin
  * anywhere under a window.
  */
-function hasOneLookup({ pageTable, pageSize, windowLeft }: AttentionProblem, rows: number): boolean {
+function hasOneLookup(
+  { pageTable, pageSize, windowLeft }: AttentionProblem,
+  rows: number,
+): boolean {
   return pageTable === null || (windowLeft === null && pageSize % rows === 0);
 }
 
