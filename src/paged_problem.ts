@@ -155,7 +155,7 @@ export function withLastPageLen(plan: PagedPlan, lastPageLen: ArrayLike<number>)
   const lengths = pagedLengths(indptr, lens, pageSize);
   checkTokens(lengths, (request) => `lastPageLen[${request}]`);
   const requests = problem.requests.slice();
-  lengths.forEach((length, request) => requests[request * REQUEST_WORDS + 2] = length);
+  for (let i = 0; i < lengths.length; i++) requests[i * REQUEST_WORDS + 2] = lengths[i];
   return { ...plan, table: { indptr, indices, lengths }, problem: { ...problem, requests } };
 }
 
@@ -212,8 +212,11 @@ export function pagedPlan(
   const numRequests = qoIndptr.length - 1;
   const requests = new Uint32Array(numRequests * REQUEST_WORDS);
   for (let i = 0; i < numRequests; i++) {
-    const queries = qoIndptr[i + 1] - qoIndptr[i];
-    requests.set([qoIndptr[i], queries, table.lengths[i], table.indptr[i]], i * REQUEST_WORDS);
+    const to = i * REQUEST_WORDS;
+    requests[to] = qoIndptr[i];
+    requests[to + 1] = qoIndptr[i + 1] - qoIndptr[i];
+    requests[to + 2] = table.lengths[i];
+    requests[to + 3] = table.indptr[i];
   }
   const rows = qoIndptr[numRequests];
   const { indices } = table;

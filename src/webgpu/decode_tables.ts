@@ -5,7 +5,7 @@
  */
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
-import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
+import type { DecodeDispatch, DecodePlan, Stretch } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
 
 const LOG2_E = Math.LOG2E;
@@ -62,10 +62,16 @@ export function tableWords(
   const { numQoHeads, requests } = problem;
   const heads = 2 * stretches.length * ENTRY_WORDS;
   const words = new Uint32Array(heads + numQoHeads * ENTRY_WORDS);
-  stretches.forEach(({ request, first, end, outRow }, i) => {
-    const [qRow, , kvLen, firstPage] = requests.subarray(request * REQUEST_WORDS);
-    words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);
-  });
+  for (let i = 0, to = 0; i < stretches.length; i++, to += 2 * ENTRY_WORDS) {
+    const { request, first, end, outRow } = stretches[i];
+    const from = request * REQUEST_WORDS;
+    words[to] = requests[from];
+    words[to + 1] = outRow;
+    words[to + 2] = first;
+    words[to + 3] = end;
+    words[to + 4] = requests[from + 3];
+    words[to + 5] = requests[from + 2];
+  }
   words.set(headWords(problem), heads);
   return words;
 }
@@ -80,25 +86,27 @@ export function withLengths(
   plan: DecodePlan,
 ): DecodePlan | null {
   if (before.numRequests !== numRequests || before.windowLeft !== null || before.rope) return null;
-  if (plan.dispatches.some(({ windows }) => windows !== null)) return null;
-  const lengthOf = (words: Uint32Array, request: number) => words[request * REQUEST_WORDS + 2];
-  let fits = true;
-  const dispatches = plan.dispatches.map((dispatch) => ({
-    ...dispatch,
-    stretches: dispatch.stretches.map((stretch) => {
-      const { request, first, end } = stretch;
-      const old = lengthOf(before.requests, request);
-      const length = lengthOf(requests, request);
-      if (end !== old) {
-        fits &&= end <= length;
-        return stretch;
+  const dispatches: DecodeDispatch[] = [];
+  for (const dispatch of plan.dispatches) {
+    if (dispatch.windows !== null) return null;
+    const stretches: Stretch[] = [];
+    for (const stretch of dispatch.stretches) {
+      const { request, first, end, outRow } = stretch;
+      const old = before.requests[request * REQUEST_WORDS + 2];
+      const length = requests[request * REQUEST_WORDS + 2];
+      const isLast = end === old;
+      if (!isLast && end > length) return null;
+      if (!isLast || length === old) {
+        stretches.push(stretch);
+        continue;
       }
       // A last stretch that grew by half is better split elsewhere.
-      fits &&= length === old || (first < length && length - first <= 1.5 * (end - first) + 64);
-      return length === old ? stretch : { ...stretch, end: length };
-    }),
-  }));
-  return fits ? { ...plan, dispatches } : null;
+      if (first >= length || length - first > 1.5 * (end - first) + 64) return null;
+      stretches.push({ request, first, end: length, outRow });
+    }
+    dispatches.push({ ...dispatch, stretches });
+  }
+  return { ...plan, dispatches };
 }
 
 /** An entry for each query head, as shaders/params.wgsl has it. */
@@ -107,13 +115,11 @@ export function headWords(problem: AttentionProblem): Uint32Array<ArrayBuffer> {
   const floats = new Float32Array(numQoHeads * ENTRY_WORDS);
   // Logits are in base 2; under a cap they are the tangent's argument.
   const unit = logitsSoftCap === null ? LOG2_E : 1 / logitsSoftCap;
-  for (let head = 0; head < numQoHeads; head++) {
-    floats.set([
-      logitScales[head] * unit,
-      outScales[head],
-      (alibiSlopes?.[head] ?? 0) * unit,
-      (sinks?.[head] ?? 0) * LOG2_E,
-    ], head * ENTRY_WORDS);
+  for (let head = 0, to = 0; head < numQoHeads; head++, to += ENTRY_WORDS) {
+    floats[to] = logitScales[head] * unit;
+    floats[to + 1] = outScales[head];
+    if (alibiSlopes) floats[to + 2] = alibiSlopes[head] * unit;
+    if (sinks) floats[to + 3] = sinks[head] * LOG2_E;
   }
   return new Uint32Array(floats.buffer);
 }
