@@ -40,6 +40,11 @@ export class PagedAttention {
     this.layout = layout;
   }
 
+  /** The plan of the first level; undefined where there is none. */
+  get planned(): PagedPlan | undefined {
+    return this.#levels[0];
+  }
+
   plan(levels: readonly PagedPlan[], merged: Merged = null): void {
     const [{ cache: likely }] = levels;
     // The cache of the next run lies as the last one's did, most likely.

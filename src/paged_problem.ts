@@ -15,6 +15,7 @@ import {
   PLANNED_PREFILL_OPTIONS,
 } from "./attention_options.ts";
 import { type CachePages, cachePages } from "./cache_pages.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
 import type { DType } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
@@ -40,6 +41,7 @@ import {
   checkPlanSizes,
   type PlannedTensors,
 } from "./plan_checks.ts";
+import { type Given, isGiven, rememberGiven } from "./plan_memory.ts";
 import { show } from "./shape.ts";
 
 /** A plan that is known to be right. */
@@ -53,10 +55,13 @@ export interface PagedPlan {
   /** The largest page number, and the request that has it; -1 where there is none. */
   readonly lastPage: number;
   readonly lastPageOf: number;
+  /** The sizes and options that it was made of; null where they are not remembered. */
+  readonly given: Given | null;
 }
 
 const SIZE_NAMES = ["numQoHeads", "numKvHeads", "headDim", "pageSize", "qDtype", "kvDtype"];
-const DECODE_NAMES = ["indptr", "indices", "lastPageLen", ...SIZE_NAMES, ...PLANNED_DECODE_OPTIONS];
+const DECODE_SETTINGS = [...SIZE_NAMES, ...PLANNED_DECODE_OPTIONS];
+const DECODE_NAMES = ["indptr", "indices", "lastPageLen", ...DECODE_SETTINGS];
 const PREFILL_NAMES = [
   "qoIndptr",
   "pagedKvIndptr",
@@ -74,21 +79,37 @@ const DECODE_TABLE: PageArrayNames = {
 /** How many pages a cache has is known at run only. */
 const ANY_PAGES = 2 ** 31;
 
-/** Checks what decode's `plan` is given. */
-export function pagedDecode(plan: PagedDecodePlan, layout: KvLayout): PagedPlan {
+/**
+ * Checks what decode's `plan` is given.
+ *
+ * @param before A plan for the same layout: where sizes and options are the same, they are not checked
+ *   again, and what depends on them is taken from there.
+ */
+export function pagedDecode(
+  plan: PagedDecodePlan,
+  layout: KvLayout,
+  before?: PagedPlan,
+): PagedPlan {
   checkNames(plan, DECODE_NAMES);
-  const { settings, sizes } = checkPagedSettings(plan);
+  const frame = before?.given && isGiven(plan, before.given) ? before : decodeFrame(plan, layout);
   const { indptr, indices, lastPageLen } = plan;
   const table = checkPageTable(DECODE_TABLE, { indptr, indices, lastPageLen }, {
     numPages: ANY_PAGES,
-    pageSize: sizes.pageSize,
+    pageSize: frame.cache.pageSize,
   });
-  const qoIndptr = table.indptr.map((_, i) => i);
-  return pagedPlan(sizes, settings, { causal: false, mask: null, variant: null }, {
-    layout,
-    qoIndptr,
-    table,
-  });
+  const qoIndptr: number[] = [];
+  for (let i = 0; i < table.indptr.length; i++) qoIndptr.push(i);
+  return withBatch(frame, { qoIndptr, table });
+}
+
+/** What decode's plans of the same sizes and options have in common. */
+function decodeFrame(plan: PagedDecodePlan, layout: KvLayout): PagedFrame {
+  const { settings, sizes } = checkPagedSettings(plan);
+  const seen = { causal: false, mask: null, variant: null };
+  return {
+    ...pagedFrame(sizes, settings, seen, layout),
+    given: rememberGiven(plan, DECODE_SETTINGS),
+  };
 }
 
 /** Checks what prefill's `plan` is given. */
@@ -203,12 +224,56 @@ function checkSizes(plan: PagedSizes & { readonly headDimV?: number }): CheckedS
 
 /** A plan of what is known to be right. */
 export function pagedPlan(
+  sizes: CheckedSizes,
+  settings: AttentionSettings,
+  seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
+  { layout, ...level }: PagedLevel & { readonly layout: KvLayout },
+): PagedPlan {
+  return withBatch(pagedFrame(sizes, settings, seen, layout), level);
+}
+
+/** A plan without its batch. */
+type PagedFrame = Pick<PagedPlan, "problem" | "tensors" | "cache" | "given">;
+
+/** A plan whose batch is empty. */
+function pagedFrame(
   { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype }: CheckedSizes,
   settings: AttentionSettings,
   seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
-  { layout, qoIndptr, table }: PagedLevel & { readonly layout: KvLayout },
-): PagedPlan {
+  layout: KvLayout,
+): PagedFrame {
   const cache = likelyCache(layout, { pageSize, numKvHeads, headDim, headDimV, dtype: kvDtype });
+  const problem = {
+    ...settings,
+    ...seen,
+    numRequests: 0,
+    numQoHeads,
+    numKvHeads,
+    headDim,
+    headDimV,
+    qDtype,
+    kvDtype,
+    qStrides: { token: numQoHeads * headDim, head: headDim },
+    outStrides: { token: numQoHeads * headDimV, head: headDimV },
+    kStrides: cache.kStrides,
+    vStrides: cache.vStrides,
+    pageSize,
+    requests: new Uint32Array(0),
+    pageTable: new Uint32Array(0),
+  };
+  const tensors = {
+    q: { shape: [0, numQoHeads, headDim], dtype: qDtype },
+    out: { shape: [0, numQoHeads, headDimV], dtype: settings.outDtype },
+    lse: { shape: [0, numQoHeads], dtype: "float32" as DType },
+  };
+  return { problem: overCache({ problem }, cache), tensors, cache, given: null };
+}
+
+/** The same plan for another batch. */
+function withBatch(
+  { problem, tensors, cache, given }: PagedFrame,
+  { qoIndptr, table }: PagedLevel,
+): PagedPlan {
   const numRequests = qoIndptr.length - 1;
   const requests = new Uint32Array(numRequests * REQUEST_WORDS);
   for (let i = 0; i < numRequests; i++) {
@@ -223,36 +288,23 @@ export function pagedPlan(
   let lastPage = -1;
   let at = -1;
   for (let i = 0; i < indices.length; i++) if (indices[i] > lastPage) lastPage = indices[at = i];
-  const plan = {
-    problem: {
-      ...settings,
-      ...seen,
-      numRequests,
-      numQoHeads,
-      numKvHeads,
-      headDim,
-      headDimV,
-      qDtype,
-      kvDtype,
-      qStrides: { token: numQoHeads * headDim, head: headDim },
-      outStrides: { token: numQoHeads * headDimV, head: headDimV },
-      kStrides: cache.kStrides,
-      vStrides: cache.vStrides,
-      pageSize,
-      requests,
-      pageTable: indices,
-    },
+  return {
+    problem: { ...problem, numRequests, requests, pageTable: indices },
     tensors: {
-      q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },
-      out: { shape: [rows, numQoHeads, headDimV], dtype: settings.outDtype },
-      lse: { shape: [rows, numQoHeads], dtype: "float32" as DType },
+      q: withRows(tensors.q, rows),
+      out: withRows(tensors.out, rows),
+      lse: withRows(tensors.lse, rows),
     },
     cache,
     table,
     lastPage,
     lastPageOf: table.indptr.findIndex((_, request) => table.indptr[request + 1] > at),
+    given,
   };
-  return { ...plan, problem: overCache(plan, cache) };
+}
+
+function withRows({ shape, dtype }: TensorSpec, rows: number): TensorSpec {
+  return { shape: [rows, ...shape.slice(1)], dtype };
 }
 
 /** How the cache of these sizes most likely lies: as one tensor, if that can be. */

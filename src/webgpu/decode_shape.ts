@@ -11,6 +11,7 @@ import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { cacheFormat } from "./formats.ts";
 import {
+  DECODE_TUNING_NAMES,
   type DecodeTuning,
   decodeTuning,
   MAX_BLOCK_HEADS,
@@ -44,11 +45,17 @@ export interface DecodeShape {
   readonly stepKeys: number;
 }
 
-/** Lays the kernel out. Throws `LimitError` for head dims that it cannot read. */
+/**
+ * Lays the kernel out. Throws `LimitError` for head dims that it cannot read.
+ *
+ * @param before The layout for a problem that is the same but for its batch: it is given again where
+ *   the tuning is the same too.
+ */
 export function decodeShape(
   problem: AttentionProblem,
   capabilities: Capabilities,
-  override: Partial<DecodeTuning> = {},
+  override?: Partial<DecodeTuning>,
+  before?: DecodeShape,
 ): DecodeShape {
   const { headDim, kvDtype } = problem;
   if (headDim % HEAD_DIM_MULTIPLE !== 0) {
@@ -68,6 +75,9 @@ export function decodeShape(
   const { nanMarks } = cacheFormat(kvDtype, capabilities);
   const needs = { rung, elementBytes: bytes, nanMarks, blockHeads, totalKeys } as const;
   const tuning = { ...decodeTuning(needs), ...override };
+  if (before && DECODE_TUNING_NAMES.every((name) => before.tuning[name] === tuning[name])) {
+    return before;
+  }
 
   // With rotary encoding a lane holds both halves of a pair: each half of the row is split alike.
   const halves = problem.rope ? 2 : 1;

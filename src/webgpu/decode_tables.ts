@@ -5,8 +5,9 @@
  */
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
-import type { DecodeDispatch, DecodePlan, Stretch } from "./decode_plan.ts";
+import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
+import type { Stretch } from "./decode_stretches.ts";
 
 const LOG2_E = Math.LOG2E;
 /** A NaN. */
@@ -22,13 +23,12 @@ export function paramWords(
   options: { readonly writeLse: boolean; readonly ropeCoarse: number },
 ): Uint32Array<ArrayBuffer> {
   const { qStrides: q, outStrides: out, kStrides: k, vStrides: v, logitsSoftCap } = problem;
-  const { pieceElements } = shape;
+  const { pieceElements: piece } = shape;
   // A window's offset is a multiple of any piece.
-  const elementBytes = shape.pieceWords * 4 / pieceElements;
+  const elementBytes = shape.pieceWords * 4 / piece;
   // Where the binding begins, counted from the first page; u32 wraps as it should where it is before.
-  const base = (name: "k" | "v") =>
-    (dispatch.windows?.[name].offset ?? 0) / elementBytes - ((name === "k" ? k : v).offset ?? 0);
-  const pieces = (elements: number) => elements / pieceElements;
+  const kBase = (dispatch.windows?.k.offset ?? 0) / elementBytes - (k.offset ?? 0);
+  const vBase = (dispatch.windows?.v.offset ?? 0) / elementBytes - (v.offset ?? 0);
   const words = Uint32Array.of(
     dispatch.numWork,
     shape.headBlocks,
@@ -38,19 +38,27 @@ export function paramWords(
     problem.numQoHeads / problem.numKvHeads,
     options.writeLse || split ? 1 : 0,
     2 * dispatch.stretches.length,
-    ...[q.token, q.head, out.token, out.head].map((elements) => elements / QUAD),
-    ...[k.page, k.token, k.head, base("k")].map(pieces),
-    ...[v.page, v.token, v.head, base("v")].map(pieces),
+    q.token / QUAD,
+    q.head / QUAD,
+    out.token / QUAD,
+    out.head / QUAD,
+    k.page / piece,
+    k.token / piece,
+    k.head / piece,
+    kBase / piece,
+    v.page / piece,
+    v.token / piece,
+    v.head / piece,
+    vBase / piece,
     0,
     0,
     options.ropeCoarse,
     NAN_BITS,
   );
   // The lse of a state is in base 2, whatever the caller's is in.
-  new Float32Array(words.buffer).set(
-    [split ? 1 : problem.lseScale, (logitsSoftCap ?? 0) * LOG2_E],
-    words.length - 4,
-  );
+  const floats = new Float32Array(words.buffer);
+  floats[words.length - 4] = split ? 1 : problem.lseScale;
+  floats[words.length - 3] = (logitsSoftCap ?? 0) * LOG2_E;
   return words;
 }
 

@@ -28,7 +28,7 @@ const MOST_BOUND = 128;
 
 /** What is planned, with the memory that it is written to. */
 interface Planned {
-  readonly family: string;
+  readonly plans: WorkPlan;
   readonly problem: AttentionProblem;
   readonly memory: ReusedMemory;
   readonly templates: readonly Template[];
@@ -70,7 +70,7 @@ export class PreparedOnGpu implements PreparedAttention {
     const context = this.#context;
     context.guard.check();
     const before = this.#planned;
-    const plans = planWork(work, context.capabilities);
+    const plans = planWork(work, context.capabilities, before?.plans);
     const memory = this.#freeMemory();
     memory.begin();
     const [problem] = work.levels;
@@ -86,8 +86,8 @@ export class PreparedOnGpu implements PreparedAttention {
       kernels: this.#compile(templates, plans, memory.ready),
       bound: new Map<string, Bound>(),
     };
-    const { family, decode } = plans;
-    this.#planned = { family, problem, memory, templates, noLse, kernels, decode, bound };
+    const { decode } = plans;
+    this.#planned = { plans, problem, memory, templates, noLse, kernels, decode, bound };
   }
 
   update(problem: AttentionProblem): void {
@@ -141,7 +141,7 @@ export class PreparedOnGpu implements PreparedAttention {
     const key = keyOf(operands);
     const known = planned.bound.get(key);
     if (known?.isProven && !encoder && !context.profiler && isOurs(operands)) {
-      submitQuickly(context, planned.family, dispatchesOf(planned, kernels, known));
+      submitQuickly(context, planned.plans.family, dispatchesOf(planned, kernels, known));
       return;
     }
     // Bind groups are made within the error scopes of a submission where there is one.
@@ -153,7 +153,7 @@ export class PreparedOnGpu implements PreparedAttention {
       recordPass(context.device, encoder, bind(), {});
       return;
     }
-    await submit(context, planned.family, bind);
+    await submit(context, planned.plans.family, bind);
     const proven = planned.bound.get(key);
     if (proven) proven.isProven = true;
   }
