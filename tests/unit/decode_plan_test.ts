@@ -80,6 +80,38 @@ Deno.test("planDecode() gives one name to one kernel only", () => {
   assert.ok(byName.size > 500, `${byName.size} kernels`);
 });
 
+Deno.test("planDecode() plans the same whatever it planned before, and keeps a kernel", () => {
+  const device = capabilities(32);
+  const sizes: readonly Sizes[] = [
+    {},
+    { batch: 3, keys: 7 },
+    { batch: 1, keys: 20000 }, // split
+    { batch: 64, keys: 5000 }, // a long batch has another tuning
+    { headDim: 64 },
+    { heads: [6, 6] },
+    { kvDtype: "float8_e4m3fn" },
+    { kvLayout: "HND" },
+  ];
+  const problems = sizes.flatMap((size) =>
+    VARIANTS.filter(({ pageTable }) => !pageTable || !size.batch).map((variant) => ({
+      ...problemOf(size),
+      ...variant,
+    }))
+  );
+  for (const last of problems) {
+    const before = { problem: last, plan: planDecode(last, device) };
+    for (const problem of problems) {
+      assert.deepEqual(planDecode(problem, device, {}, before), planDecode(problem, device));
+    }
+  }
+  const problem = problemOf({ batch: 2, keys: 9, seqLens: [5, 9] });
+  const before = { problem, plan: planDecode(problem, device) };
+  const longer = { ...problem, requests: problem.requests.map((word, i) => i === 2 ? 6 : word) };
+  const kept = planDecode(longer, device, undefined, before);
+  assert.equal(kept.kernel, before.plan.kernel);
+  assert.deepEqual(kept.dispatches[0].stretches.map(({ end }) => end), [9, 6]);
+});
+
 Deno.test("every variant of the kernel links, with nothing left to unroll", async () => {
   for (const headDim of [8, 40, 128]) {
     for (const kvDtype of KV_DTYPES) {
