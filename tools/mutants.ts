@@ -9,6 +9,7 @@ import { APPEND_AND_QUANTIZE } from "./mutants/append.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
+import { PLANNED_CALLS } from "./mutants/planned.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
 
 const OPTIONS = ["tests/numerics/decode_options_test.ts"];
@@ -548,6 +549,7 @@ const mutants = [
   ...PLANNING,
   ...PAGES,
   ...PAGED_ATTENTION,
+  ...PLANNED_CALLS,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 

@@ -32,8 +32,15 @@ const CALLS = {
   submit: () => GPUQueue,
 };
 
-/** The calls of WebGPU that `work` makes, and their numbers. */
+/** The calls of WebGPU that `work` makes until it settles, and their numbers. */
 async function callsOf(work: () => unknown): Promise<Record<string, number>> {
+  using spies = spyOnCalls();
+  await work();
+  return spies.made;
+}
+
+/** Counts calls of WebGPU until it is disposed of. */
+function spyOnCalls() {
   const made: Record<string, number> = {};
   const undo: (() => void)[] = [];
   for (const [name, of] of Object.entries(CALLS)) {
@@ -45,12 +52,12 @@ async function callsOf(work: () => unknown): Promise<Record<string, number>> {
     };
     undo.push(() => prototype[name] = call);
   }
-  try {
-    await work();
-  } finally {
-    for (const restore of undo) restore();
-  }
-  return made;
+  return {
+    made,
+    [Symbol.dispose]() {
+      for (const restore of undo) restore();
+    },
+  };
 }
 
 /** A planned decode that has run, with its tensors. */
@@ -103,6 +110,15 @@ onEachBackend("a new plan writes what has changed, and keeps the bind groups", a
   const fewer = { indptr: [0, 3, 4, 7, 7, 9], indices: indices.slice(2) };
   assert.deepEqual(await plan(fewer), { writeBuffer: 2 }, "fewer pages");
   assert.deepEqual(await callsOf(step.run), RUN, "its run");
+  // A table that grows beyond its buffer takes another.
+  const more = { indptr: [0, 3, 4, 9, 9, 30], indices: PLAN.indices.concat(new Array(19).fill(3)) };
+  assert.deepEqual(
+    await plan(more),
+    { createBuffer: 1, pushErrorScope: 2, writeBuffer: 2 },
+    "more",
+  );
+  assert.equal((await callsOf(step.run)).createBindGroup, 1);
+  assert.deepEqual(await callsOf(step.run), RUN, "its next run");
   // Other kernels have bind groups of their own.
   await plan({ logitsSoftCap: 3 });
   assert.equal((await callsOf(step.run)).createBindGroup, 1);
@@ -112,9 +128,9 @@ onEachBackend(
   "runs whose kernels are there are submitted in the order of calls",
   async (device) => {
     using step = await steady(device);
-    const runs: Promise<Tensor>[] = [];
-    const calls = await callsOf(() => void runs.push(step.run(), step.run()));
-    assert.equal(calls.submit, 2, "submitted when the calls return");
+    using spies = spyOnCalls();
+    const runs = [step.run(), step.run()];
+    assert.equal(spies.made.submit, 2, "submitted when the calls return");
     await Promise.all(runs);
   },
   ON_GPU,

@@ -85,8 +85,10 @@ Deno.test("planDecode() plans the same whatever it planned before, and keeps a k
   const sizes: readonly Sizes[] = [
     {},
     { batch: 3, keys: 7 },
-    { batch: 1, keys: 20000 }, // split
-    { batch: 64, keys: 5000 }, // a long batch has another tuning
+    { batch: 2, keys: 20000 }, // split
+    { batch: 2, keys: 20000, seqLens: [20, 30] },
+    { batch: 64, keys: 5000, heads: [8, 2] },
+    { batch: 64, keys: 5000, heads: [8, 2], seqLens: new Array(64).fill(9) }, // of other tuning
     { headDim: 64 },
     { heads: [6, 6] },
     { kvDtype: "float8_e4m3fn" },

@@ -85,6 +85,10 @@ Deno.test("pagedDecode() makes the same plan whatever the plan before", async ()
   const before = pagedDecode(DECODE, "NHD");
   const next = pagedDecode({ ...DECODE, indices: [2, 3, 1] }, "NHD", before);
   assert.equal(next.problem.logitScales, before.problem.logitScales, "not checked again");
+  const listed = pagedDecode({ ...DECODE, sinks }, "NHD");
+  sinks[2]++;
+  const other = pagedDecode({ ...DECODE, sinks: [...sinks] }, "NHD", listed);
+  assert.deepEqual([...other.problem.sinks!], sinks, "a copy of the list is kept");
   const bad = { ...DECODE, indices: [1, 4, -1] };
   const page = () => pagedDecode(bad, "NHD", before);
   await assertFails("a page", page, "OptionError", "options.indices[2]");
