@@ -62,8 +62,28 @@ const step = {
   run: () => decode.run(q, cache, { out }),
 };
 
-/** Host microseconds of the calls of one kind, in order. */
-type Times = Readonly<Record<"plan" | "update" | "run" | "update + run", number[]>>;
+/** Host microseconds of the calls of one kind, in order; the list is there before it is filled. */
+class Times {
+  readonly #values = new Float64Array(STEPS);
+  #count = 0;
+
+  add(milliseconds: number): void {
+    this.#values[this.#count++] = 1000 * milliseconds;
+  }
+
+  get list(): Float64Array {
+    return this.#values.subarray(0, this.#count);
+  }
+}
+
+/** What is timed. */
+const KINDS = ["plan", "update", "run", "update + run"] as const;
+type Kind = typeof KINDS[number];
+
+function newTimes(): Readonly<Record<Kind, Times>> {
+  const [plan, update, run, both] = KINDS.map(() => new Times());
+  return { plan, update, run, "update + run": both };
+}
 
 /** Memory in MiB. */
 interface Memory {
@@ -76,12 +96,12 @@ function memory(): Memory {
   return { resident: rss / 2 ** 20, heap: heapUsed / 2 ** 20 };
 }
 
-/** Makes all steps; a plan is made where there is one to make. */
-async function time(plan: (() => void) | null, { update, run }: {
-  update(turn: number): void;
-  run(): void | Promise<unknown>;
-}): Promise<{ times: Times; course: Memory[] }> {
-  const times: Times = { "plan": [], "update": [], "run": [], "update + run": [] };
+/** Makes all steps, with plans where there are any; what memory was on the way. */
+async function time(
+  times: Readonly<Record<Kind, Times>>,
+  plan: (() => void) | null,
+  { update, run }: { update(turn: number): void; run(): void | Promise<unknown> },
+): Promise<readonly Memory[]> {
   const course: Memory[] = [];
   for (let turn = 0; turn < STEPS; turn++) {
     const begin = performance.now();
@@ -91,23 +111,28 @@ async function time(plan: (() => void) | null, { update, run }: {
     const middle = performance.now();
     await run();
     const end = performance.now();
-    times[isPlanned ? "plan" : "update"].push(1000 * (middle - begin));
-    times.run.push(1000 * (end - middle));
-    if (!isPlanned) times["update + run"].push(1000 * (end - begin));
+    times[isPlanned ? "plan" : "update"].add(middle - begin);
+    times.run.add(end - middle);
+    if (!isPlanned) times["update + run"].add(end - begin);
     // The host must not be thousands of steps ahead.
     if (turn % 50 === 49) await out.readBytes();
     if (turn % Math.ceil(STEPS / 10) === 0) course.push(memory());
   }
   await out.readBytes();
   course.push(memory());
-  return { times, course };
+  return course;
 }
 
-function report(title: string, { times, course }: { times: Times; course: readonly Memory[] }) {
+function report(
+  title: string,
+  times: Readonly<Record<Kind, Times>>,
+  course: readonly Memory[],
+): void {
   console.log(title);
-  for (const [name, list] of Object.entries(times)) {
+  for (const name of KINDS) {
+    const { list } = times[name];
     if (list.length === 0) continue;
-    const at = (values: readonly number[], share: number) =>
+    const at = (values: Float64Array, share: number) =>
       values.toSorted((a, b) => a - b)[Math.floor(share * (values.length - 1))].toFixed(1);
     const last = list.slice(-Math.ceil(list.length / 4));
     console.log(
@@ -130,16 +155,18 @@ async function heapLeft(): Promise<number> {
 step.plan();
 await step.run();
 await out.readBytes();
+const ours = newTimes();
 const before = await heapLeft();
-const ours = await time(step.plan, step);
+const course = await time(ours, step.plan, step);
 const left = (await heapLeft() - before) / STEPS;
 
 const gpu = (device as unknown as { engine: { device: GPUDevice } }).engine.device;
 const bare: BareStep = await bareStep(gpu, () => step.update(1), step.run);
-const floor = await time(null, bare);
+const floor = newTimes();
+const floorCourse = await time(floor, null, bare);
 
 console.log(device.report.description);
-report(`${STEPS} steps of ${BATCH} sequences`, ours);
+report(`${STEPS} steps of ${BATCH} sequences`, ours, course);
 console.log(`  heap after a collection: ${left.toFixed(1)} bytes a step more than before`);
-report("the same WebGPU calls by hand, without plans", floor);
+report("the same WebGPU calls by hand, without plans", floor, floorCourse);
 console.log(`tensors: ${JSON.stringify(device.report.memory)}`);
