@@ -9,7 +9,7 @@ import type { TensorSpec } from "./attention_shapes.ts";
 import { type DType, DTYPES, type KvDTypes } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkInteger, checkNames, checkWord } from "./option_checks.ts";
-import { show } from "./shape.ts";
+import { isSameShape, show } from "./shape.ts";
 
 /** What each tensor of a run must be. */
 export type PlannedTensors<Name extends string> = Readonly<Record<Name, TensorSpec>>;
@@ -82,7 +82,7 @@ export function checkPlanned(
   planned: TensorSpec,
 ): void {
   const hint = "Call plan() again for other sizes or dtypes.";
-  if (show(shape) !== show(planned.shape)) {
+  if (!isSameShape(shape, planned.shape)) {
     throw new PlanError(name, {
       got: `shape ${show(shape)}`,
       expected: `${show(planned.shape)}, by the plan`,
