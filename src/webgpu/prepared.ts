@@ -6,12 +6,7 @@
  */
 
 import { type AttentionProblem, rowsOf } from "../attention_problem.ts";
-import type {
-  AttentionOperands,
-  PlannedWork,
-  PreparedAttention,
-  PreparedRun,
-} from "../backend.ts";
+import type { AttentionOperands, PlannedWork, PreparedAttention, PreparedRun } from "../backend.ts";
 import type { GpuStorage } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
 import type { DecodePlan } from "./decode_plan.ts";
