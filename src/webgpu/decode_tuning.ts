@@ -73,13 +73,13 @@ const SUBGROUPS_8_BIT: readonly Row[] = [
 /** Where elements cost more to decode, since NaN codes are looked for. */
 const SUBGROUPS_MARKED: readonly Row[] = [
   [1, 16, 4, 128, 0],
-  [2, 16, 8, 64, 1, 1],
+  [2, 16, 8, 64, 1],
   [3, 16, 8, 64, 1],
   [4, 16, 4, 64, 1, 1],
   [5, 8, 8, 64, 1],
   [6, 8, 8, 64, 1, 1],
-  [7, 8, 8, 64, 1],
-  [8, 8, 4, 64, 1, 1],
+  [7, 8, 8, 64, 0],
+  [8, 8, 8, 64, 0, 1],
 ];
 /** Where each workgroup gets few keys, what counts is how soon they are through: thinner lanes. */
 const SHORT_16_BIT: Readonly<Record<number, Row>> = { 4: [4, 8, 4, 64, 1] };
