@@ -4,18 +4,26 @@
 // needs no table. The binding may be a window of the cache, which begins at its base.
 
 import constants::PAGE_SIZE;
-import package::params::{Work, params};
+import package::params::{Work, params, tables};
 
-@if(paged) @group(0) @binding(7) var<storage, read> page_table: array<u32>;
+@if(paged && !token_scales) @group(0) @binding(7) var<storage, read> page_table: array<u32>;
 
 struct Slot {
   page: u32,
   token: u32,
 }
 
+@if(paged && !token_scales) fn page_number(entry: u32) -> u32 {
+  return page_table[entry];
+}
+// The binding is that of the scales, and the page table lies behind the other tables: a stage has 8.
+@if(paged && token_scales) fn page_number(entry: u32) -> u32 {
+  return tables[params.pages_at + entry / 4u][entry % 4u];
+}
+
 // The page of a position. Past the end, the last key's: the table holds no more.
 @if(paged) fn page_of(work: Work, wanted: u32) -> u32 {
-  return page_table[work.first_page + min(wanted, max(work.end_key, 1u) - 1u) / PAGE_SIZE];
+  return page_number(work.first_page + min(wanted, max(work.end_key, 1u) - 1u) / PAGE_SIZE);
 }
 @else fn page_of(work: Work, wanted: u32) -> u32 {
   return work.first_page;
@@ -33,17 +41,26 @@ fn slot_of(work: Work, position: u32) -> Slot {
   return Slot(page_of(work, position), place_of(position));
 }
 
-// In an order of sums that lets k and v share the first, where their strides are `alike`.
-fn k_row(slot: Slot, kv_head: u32) -> u32 {
+// Sums in such an order that what stays the same is added up once: all but the token, or, of pages, what
+// k and v share where their strides are `alike`.
+@if(!paged) fn k_row(slot: Slot, kv_head: u32) -> u32 {
+  return slot.token * params.k_token +
+    (slot.page * params.k_page + kv_head * params.k_head - params.k_base);
+}
+@if(!paged) fn v_row(slot: Slot, kv_head: u32) -> u32 {
+  return slot.token * params.v_token +
+    (slot.page * params.v_page + kv_head * params.v_head - params.v_base);
+}
+
+@if(paged) fn k_row(slot: Slot, kv_head: u32) -> u32 {
   return (slot.page * params.k_page + slot.token * params.k_token) +
     (kv_head * params.k_head - params.k_base);
 }
-
-@if(alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
+@if(paged && alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
   return (slot.page * params.k_page + slot.token * params.k_token) +
     (kv_head * params.v_head - params.v_base);
 }
-@else fn v_row(slot: Slot, kv_head: u32) -> u32 {
+@if(paged && !alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
   return (slot.page * params.v_page + slot.token * params.v_token) +
     (kv_head * params.v_head - params.v_base);
 }

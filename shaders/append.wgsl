@@ -9,43 +9,25 @@
 // A lane moves one piece of a row: all pieces of a row first, then all heads, then all tokens; first
 // the keys, then the values. With rotary encoding, the lane of a key's piece also moves the one half a
 // row further, which turns with it. No word of the cache holds parts of two rows, so lanes never meet.
+// Rows with scales of their own are for append_scaled.wgsl.
 
-import constants::{KEY_LANES, KEY_PIECES, PIECE_QUADS, VALUE_PIECES, WORKGROUP};
-import package::convert::{OutPiece, converted, encode_piece, scaled};
-import package::params::{Slot, params, slot_at};
-import package::pieces::{Piece, decode_piece};
+import constants::{KEY_LANES, PIECE_QUADS, VALUE_PIECES, WORKGROUP};
+import package::convert::{converted, encode_piece, scaled};
+import package::params::params;
+import package::pieces::decode_piece;
+import package::append::rows::{
+  cache_key, cache_value, k, keys, row_of, source_key, source_value, store_value, values,
+};
 @if(rope) import package::rope::{turn_of, turned_lower, turned_upper};
 
 @group(0) @binding(2) var<storage, read> factors: array<f32>;
-@group(0) @binding(3) var<storage, read> keys: array<Piece>;
-@group(0) @binding(4) var<storage, read> values: array<Piece>;
-@group(0) @binding(5) var<storage, read_write> k: array<OutPiece>;
-// One tensor may hold both: a buffer cannot be bound twice for writing.
-@if(!joined) @group(0) @binding(6) var<storage, read_write> v: array<OutPiece>;
-
-// A lane's place in a tensor of rows, each of so many lanes.
-struct Place {
-  slot: Slot,
-  head: u32,
-  lane: u32,
-}
-
-fn place_of(index: u32, lanes: u32) -> Place {
-  let row = index / lanes;
-  return Place(slot_at(row / params.num_heads), row % params.num_heads, index % lanes);
-}
-
-// Where a row of the appended tensors begins.
-fn source_of(place: Place, pieces: u32) -> u32 {
-  return (place.slot.row * params.num_heads + place.head) * pieces;
-}
 
 fn append_key(index: u32) {
-  let place = place_of(index, KEY_LANES);
-  let at = params.k_base + place.slot.page * params.k_page + place.slot.place * params.k_token +
-    place.head * params.k_head + place.lane;
-  let source = source_of(place, KEY_PIECES) + place.lane;
-  @if(scaled) let factor = factors[place.head];
+  let row = row_of(index / KEY_LANES);
+  let lane = index % KEY_LANES;
+  let at = cache_key(row) + lane;
+  let source = source_key(row) + lane;
+  @if(scaled) let factor = factors[row.head];
   @if(!scaled) let factor = 1.0;
   @if(!rope) {
     k[at] = converted(keys[source], factor);
@@ -56,7 +38,7 @@ fn append_key(index: u32) {
     var new_lower = lower;
     var new_upper = upper;
     @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
-      let turn = turn_of(place.slot.position, place.lane * PIECE_QUADS + i);
+      let turn = turn_of(row.slot.position, lane * PIECE_QUADS + i);
       new_lower[i] = turned_lower(lower[i], upper[i], turn);
       new_upper[i] = turned_upper(lower[i], upper[i], turn);
     }
@@ -66,18 +48,11 @@ fn append_key(index: u32) {
 }
 
 fn append_value(index: u32) {
-  let place = place_of(index, VALUE_PIECES);
-  let at = params.v_base + place.slot.page * params.v_page + place.slot.place * params.v_token +
-    place.head * params.v_head + place.lane;
-  @if(scaled) let factor = factors[params.num_heads + place.head];
+  let row = row_of(index / VALUE_PIECES);
+  let lane = index % VALUE_PIECES;
+  @if(scaled) let factor = factors[params.num_heads + row.head];
   @if(!scaled) let factor = 1.0;
-  let piece = converted(values[source_of(place, VALUE_PIECES) + place.lane], factor);
-  @if(joined) {
-    k[at] = piece;
-  }
-  @if(!joined) {
-    v[at] = piece;
-  }
+  store_value(cache_value(row) + lane, converted(values[source_value(row) + lane], factor));
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -4,10 +4,11 @@
 //   result = round(value · factor)
 
 import constants::PIECE_QUADS;
+@if(packs) import package::formats::f16_pack;
 import package::out_format::encode_quad;
 import package::pieces::{Piece, decode_piece};
-@if(nan_marks) import package::kv_format::UNIT;
-@if(nan_marks) import package::pieces::{mark_word, nan_mark, nan_marks};
+@if(nan_marks) import package::piece_format::UNIT;
+@if(nan_marks) import package::pieces::{mark_word, marks_of, nan_mark};
 
 @if(out_4) alias OutPiece = vec4<u32>;
 @if(out_2) alias OutPiece = vec2<u32>;
@@ -35,8 +36,22 @@ fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
   return piece;
 }
 
-@if(!copies) fn converted(piece: Piece, factor: f32) -> OutPiece {
+@if(!copies && !packs) fn converted(piece: Piece, factor: f32) -> OutPiece {
   return encode_piece(scaled(values_of(piece), factor));
+}
+
+// Values that are halves already; NaN goes the other way.
+@if(packs) fn converted(piece: Piece, factor: f32) -> OutPiece {
+  if ((nan_mark(piece) & 0x80808080u) != 0u) {
+    return encode_piece(values_of(piece));
+  }
+  return pack_piece(decode_piece(piece));
+}
+@if(packs && out_2) fn pack_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
+  return f16_pack::encode_quad(quads[0] * UNIT);
+}
+@if(packs && out_4) fn pack_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
+  return OutPiece(f16_pack::encode_quad(quads[0] * UNIT), f16_pack::encode_quad(quads[1] * UNIT));
 }
 
 @if(!nan_marks) fn values_of(piece: Piece) -> array<vec4<f32>, PIECE_QUADS> {
@@ -50,7 +65,7 @@ fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
     quads[i] *= UNIT;
   }
   if ((nan_mark(piece) & 0x80808080u) != 0u) {
-    let marks = nan_marks(piece);
+    let marks = marks_of(piece);
     @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
       let is_nan = (vec4<u32>(mark_word(marks, i)) &
         vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u)) != vec4<u32>(0u);

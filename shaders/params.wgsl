@@ -25,6 +25,10 @@ struct Params {
   soft_cap: f32,       // cap · log2(e)
   rope_coarse: u32,    // where the coarse turns begin in turns
   nan_bits: u32,       // a NaN: constants may not be
+  scales_page: u32,    // strides of the scales of tokens, if there are any:
+  scales_part: u32,    // from a key's to its value's
+  scales_head: u32,
+  pages_at: u32,       // where the page table begins in tables then
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -47,7 +51,7 @@ struct Head {
   sink: f32,           // in base 2
 }
 
-// Two entries a stretch, then one a query head.
+// Two entries a stretch, then one a query head, then with scales of tokens the page table.
 @group(0) @binding(1) var<storage, read> tables: array<vec4<u32>>;
 
 fn work_at(index: u32) -> Work {

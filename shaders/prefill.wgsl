@@ -4,12 +4,13 @@
 //   folded over x and y. Packed rows (FlashInfer #301): row p of a KV head is head p % group of query
 //   p / group, so that a tile of k or v is loaded once for the whole group.
 // Bindings: 0 params; 1 tables (works, heads, mask); 2 q; 3 k; 4 v (prefill/stage.wgsl); 5 out; 6 lse;
-//   7 page table (address.wgsl); 8 turns (rope.wgsl).
+//   7 page table (address.wgsl), or scales of tokens (token_scales.wgsl); 8 turns (rope.wgsl).
 //
 // A workgroup is ROW_LANES x KEY_LANES lanes. For TILE_ROWS = ROW_LANES · LANE_ROWS rows it goes through
 // the keys, TILE_KEYS = KEY_LANES · LANE_KEYS at a time:
 //   S = q·kᵀ       a lane has LANE_ROWS x LANE_KEYS of it, summed over chunks of dims
 //   P = 2^(scale·S - m),  d = sum P     (logits.wgsl, masks; m as in decode.wgsl: it grows when it must)
+//   P = scaled P   where values have scales of their own, as keys then have in S (prefill/scales.wgsl)
 //   O += P·v       a lane has LANE_ROWS x 4 · VALUE_QUADS of it; P goes through workgroup memory
 //   out = O / d,   lse = m + log2 d
 // Both products are sums of outer products, in stages of some dims or keys (prefill/tiles.wgsl). What a
@@ -21,15 +22,16 @@ import constants::{
   STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
-import package::pieces::Piece;
 import package::params::{Head, Row, Work, head_at, mask_at, params, row_at, work_at};
-import package::kv_format;
+import package::v_format;
+import package::v_pieces;
 import package::out_format;
 import package::prefill::stage::{
   key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
   store_values,
 };
 import package::prefill::tiles::{column_tile, key_of, row_of, row_tile, value_quad_of};
+@if(token_scales) import package::prefill::scales::load_scales;
 @if(caller_transform) import package::prefill::variant::caller_transform;
 @if(caller_mask) import package::prefill::variant::caller_mask;
 import package::prefill::weights::store_weights;
@@ -93,9 +95,10 @@ fn main(
   var k_rows = key_rows(work, kv_head, work.first_key, local);
   var k_pieces = load_keys(k_rows, 0u, local);
   var q_quads = load_queries(q_rows, 0u, local);
-  var v_pieces: array<Piece, V_LOADS>;
+  var v_pieces: array<v_pieces::Piece, V_LOADS>;
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
+    @if(token_scales) let key_scales = load_scales(work, kv_head, first, key_lane);
 
     var scores = array<vec4<f32>, LANE_ROWS * KEY_QUADS>(); // a plain declaration is zeroed once
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
@@ -138,6 +141,7 @@ fn main(
     @unroll for (var i = 0u; i < LANE_ROWS; i++) {
       @unroll for (var j = 0u; j < KEY_QUADS; j++) {
         scores[i * KEY_QUADS + j] *= scales[i];
+        @if(token_scales) scores[i * KEY_QUADS + j] *= key_scales.k[j];
       }
     }
     @if(alibi || soft_cap) {
@@ -220,6 +224,9 @@ fn main(
         let weights = exp2(scores[i * KEY_QUADS + j] - reference[i]);
         scores[i * KEY_QUADS + j] = weights;
         denominator[i] += (weights.x + weights.y) + (weights.z + weights.w);
+        // Scales of keys that a row does not see may be anything.
+        @if(token_scales) scores[i * KEY_QUADS + j] =
+          select(weights * key_scales.v[j], vec4<f32>(0.0), weights == vec4<f32>(0.0));
       }
     }
 
@@ -306,7 +313,7 @@ fn main(
         let bits = bitcast<u32>((level + log2(sum)) * params.lse_scale);
         lse[out_row * params.num_qo_heads + row.qo_head] = select(MINUS_INFINITY_BITS, bits, has_sum);
       }
-      let scale = select(lowered * (head.out_scale * kv_format::UNIT / sum), 0.0, is_empty);
+      let scale = select(lowered * (head.out_scale * v_format::UNIT / sum), 0.0, is_empty);
       @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
         let quad = value_quad_of(h, key_lane);
         if (quad < V_QUADS) {

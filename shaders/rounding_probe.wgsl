@@ -1,12 +1,13 @@
 // Rounds hard values by addition: the self-test by which a device's way of rounding is chosen. The
 // values, by their bits: of every exponent, 16 multiples of 1/16 and 16 of 1/2048, which are midpoints
-// of FP8 and of halves, and their neighbours.
+// of FP8 and of halves, and their neighbours. Then packs the values of all e4m3 codes as halves.
 //
 // Grid: one workgroup; a lane takes every 64th quad. src/webgpu/rounding_probe.ts makes the values again.
-// Bindings: 0 out, four words a quad: its codes in e4m3fn, in e5m2, and in float16.
+// Bindings: 0 out, four words a quad: its codes in e4m3fn, in e5m2, and in float16; then for each quad
+//   of e4m3 codes two words, and two that mean nothing.
 
 import constants::{FIRST_EXPONENT, QUADS};
-import package::formats::{e4m3_add, e5m2_add, f16_add};
+import package::formats::{e4m3_add, e4m3_bits, e5m2_add, f16_add, f16_pack};
 
 @group(0) @binding(0) var<storage, read_write> out: array<vec4<u32>>;
 
@@ -30,4 +31,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
       e4m3_add::encode_quad(values), e5m2_add::encode_quad(values), f16_add::encode_quad(values),
     );
   }
+  // Codes 4 · local to 4 · local + 3.
+  let word = 0x03020100u + local * 0x04040404u;
+  out[QUADS + local] = vec4<u32>(f16_pack::encode_quad(e4m3_bits::decode_quad(word)), 0u, 0u);
 }

@@ -8,7 +8,7 @@ import { APPEND_OPTIONS, type AppendOptions, appendPaged } from "./append_proble
 import { checkKvLayout } from "./attention_options.ts";
 import type { Storage } from "./backend.ts";
 import { cachePages, cacheTensors } from "./cache_pages.ts";
-import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
+import { type PagedKv, scalesOf, tensorsOfCache } from "./paged_kv.ts";
 import { OptionError } from "./errors.ts";
 import { asDeviceTensor, commonDevice, type Tensor, useTensors } from "./tensor.ts";
 
@@ -77,7 +77,11 @@ export async function appendPagedKvCache(
   const layout = checkKvLayout(options, APPEND_OPTIONS);
   const cache = cacheTensors<unknown>(tensorsOfCache(kvCache, layout))
     .map(([name, tensor]) => [name, asDeviceTensor(name, tensor)] as const);
-  const tensors = [["appendKey", key], ["appendValue", value], ...cache] as const;
+  const kvScales = scalesOf(kvCache, options.kvScales);
+  const scales = kvScales === undefined
+    ? []
+    : [["options.kvScales", asDeviceTensor("options.kvScales", kvScales)] as const];
+  const tensors = [["appendKey", key], ["appendValue", value], ...cache, ...scales] as const;
   const device = commonDevice(tensors);
   const pages = cachePages(cache.map(([, tensor]) => tensor), layout);
   const problem = appendPaged(
@@ -91,16 +95,22 @@ export async function appendPagedKvCache(
       lastPageLen: kvLastPageLen,
     },
     pages,
-    options,
+    { ...options, kvScales },
   );
   await useTensors(tensors, async (storages) => {
     checkApart(tensors.map(([name]) => name), storages);
-    const [keyStorage, valueStorage, k, v = k] = storages;
-    await device.engine.append(problem, { key: keyStorage, value: valueStorage, k, v });
+    const [keyStorage, valueStorage, k] = storages;
+    await device.engine.append(problem, {
+      key: keyStorage,
+      value: valueStorage,
+      k,
+      v: storages[1 + cache.length],
+      kvScales: storages[2 + cache.length],
+    });
   });
 }
 
-/** Refuses a cache that shares a buffer with what is appended, or memory with itself. */
+/** Refuses what is written where it shares a buffer with what is appended, or memory with another. */
 function checkApart(names: readonly string[], storages: readonly Storage[]): void {
   for (let i = 2; i < storages.length; i++) {
     const shared = storages.slice(0, i).findIndex((other, at) =>
@@ -110,7 +120,9 @@ function checkApart(names: readonly string[], storages: readonly Storage[]): voi
     if (shared < 0) continue;
     throw new OptionError(names[i], {
       got: `the buffer of ${names[shared]}`,
-      expected: shared < 2 ? "a buffer of its own" : "a part of it that is k's nowhere",
+      expected: shared < 2
+        ? "a buffer of its own"
+        : `a part of it that is ${shared === 2 ? "k" : "v"}'s nowhere`,
       hint: "A GPU cannot write to a buffer that it reads at once; copy the rows first.",
     });
   }

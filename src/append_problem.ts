@@ -5,15 +5,17 @@
  * @module
  */
 
-import type { CacheStrides, RopeParameters } from "./attention_problem.ts";
-import { checkValue, type TensorSpec } from "./attention_shapes.ts";
+import type { CacheStrides, RopeParameters, ScaleStrides } from "./attention_problem.ts";
+import { checkOneDtype, checkValue, type TensorSpec } from "./attention_shapes.ts";
 import type { CachePages } from "./cache_pages.ts";
-import { type DType, isFp8DType } from "./dtype.ts";
+import { type DType, isFp8DType, type KvDTypes } from "./dtype.ts";
 import { DTypeError, OptionError, ShapeError } from "./errors.ts";
 import { checkList, checkPositive, checkScale, checkWord } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import { checkPageTable, isIntegerBelow, type PageArrays, type PageTable } from "./page_indices.ts";
 import { show } from "./shape.ts";
+import type { Tensor } from "./tensor.ts";
+import { checkScalesTensor, scaleStrides } from "./token_scales.ts";
 
 /** Words of one token in {@linkcode AppendProblem.slots}. */
 export const SLOT_WORDS = 3;
@@ -24,7 +26,8 @@ export const SLOT_WORDS = 3;
  * Appended keys are [token, head, headDim] in memory, values [token, head, headDimV]. A row goes to
  * element page·pageStride + place·tokenStride + head·headStride of the cache: keys are turned if
  * they are to be, then multiplied, each in float32, then rounded once, to nearest even; FP8
- * saturates. Rows that are neither turned nor multiplied keep their bits where the dtypes are one.
+ * saturates. What a row is multiplied with is its head's factor, or where tokens have scales its own
+ * ({@linkcode rowScale}), and its scale is written beside the cache. Rows that are neither turned nor multiplied keep their bits where the dtypes are one.
  */
 export interface AppendProblem {
   readonly numTokens: number;
@@ -34,7 +37,8 @@ export interface AppendProblem {
   /** Of the appended rows. */
   readonly dtype: DType;
   /** Of the cache. */
-  readonly kvDtype: DType;
+  readonly kDtype: DType;
+  readonly vDtype: DType;
   readonly numPages: number;
   /** Three words a token: its page, its place in the page, and its position in its request. */
   readonly slots: Uint32Array<ArrayBuffer>;
@@ -46,6 +50,8 @@ export interface AppendProblem {
   /** What each head is multiplied with; null is 1 for all. */
   readonly kFactors: Float32Array<ArrayBuffer> | null;
   readonly vFactors: Float32Array<ArrayBuffer> | null;
+  /** Where the scales of tokens go, in an FP8 cache without factors; null is none. */
+  readonly kvScales: ScaleStrides | null;
   /** Rotary encoding of the keys, each at its position; null is none. */
   readonly rope: RopeParameters | null;
 }
@@ -74,6 +80,14 @@ export interface AppendOptions extends RopeOptions {
   kScale?: number | ArrayLike<number>;
   /** The same for values. Default 1. */
   vScale?: number | ArrayLike<number>;
+  /**
+   * Where the scale of each appended row goes, for an FP8 cache with scales of tokens: float32
+   * `[pages, 2, Hkv, pageSize]` in both layouts, as {@linkcode RunOptions.kvScales} takes them. A row is
+   * divided by its largest finite magnitude over the dtype's largest number (448 or 57344), which is its
+   * scale; keys after they are turned. A row of zeros has a scale of 1. NaN stays NaN, infinity
+   * saturates. Not with `kScale` or `vScale`. Default: none.
+   */
+  kvScales?: Tensor;
 }
 
 /** The names of the options. */
@@ -81,6 +95,7 @@ export const APPEND_OPTIONS: readonly string[] = [
   "kvLayout",
   "kScale",
   "vScale",
+  "kvScales",
   "posEncodingMode",
   "ropeScale",
   "ropeTheta",
@@ -115,7 +130,8 @@ export function appendPaged(
     headDim: cache.headDim,
     headDimV: cache.headDimV,
     dtype: key.dtype,
-    kvDtype: cache.dtype,
+    kDtype: cache.kDtype,
+    vDtype: cache.vDtype,
     numPages: cache.numPages,
     slots: slotsOf(given, numTokens, table, cache.pageSize),
     kStrides: cache.kStrides,
@@ -123,8 +139,39 @@ export function appendPaged(
     vOffset: cache.vOffset,
     kFactors: checkScales("options.kScale", options.kScale, cache.numKvHeads),
     vFactors: checkScales("options.vScale", options.vScale, cache.numKvHeads),
+    kvScales: checkRowScales(options, cache),
     rope: checkRope(options, cache.headDim),
   };
+}
+
+/** Checks where rows' scales go. Throws `ShapeError`, `DTypeError` or `OptionError`. */
+function checkRowScales(options: AppendOptions, cache: CachePages): ScaleStrides | null {
+  const { kvScales } = options;
+  if (kvScales === undefined) return null;
+  const { numPages, numKvHeads, pageSize } = cache;
+  checkScalesTensor(kvScales, { pages: numPages, numKvHeads, tokens: pageSize });
+  checkOwnScales(options, cache);
+  return scaleStrides({ numKvHeads, tokens: pageSize });
+}
+
+/** Checks that rows may have scales of their own. Throws `DTypeError` or `OptionError`. */
+export function checkOwnScales(
+  { kScale, vScale }: Pick<AppendOptions, "kScale" | "vScale">,
+  { kDtype, vDtype }: KvDTypes,
+): void {
+  if (!isFp8DType(kDtype) || !isFp8DType(vDtype)) {
+    throw new DTypeError("options.kvScales", {
+      got: `a cache of ${isFp8DType(kDtype) ? vDtype : kDtype}`,
+      expected: "float8_e4m3fn or float8_e5m2",
+      hint: "Scales of tokens make rows fit the range of FP8; leave them out here.",
+    });
+  }
+  if (kScale === undefined && vScale === undefined) return;
+  throw new OptionError("options.kvScales", {
+    got: `scales of tokens and ${kScale === undefined ? "vScale" : "kScale"}`,
+    expected: "one of the two",
+    hint: "A row's own scale makes it fit whatever its size is.",
+  });
 }
 
 /** Checks the appended tensors; their number of tokens. Throws `ShapeError` or `DTypeError`. */
@@ -151,6 +198,7 @@ export function checkRows(
     });
   }
   checkValue(key, value, ["appendKey", "appendValue"]);
+  checkOneDtype(key, value, ["appendKey", "appendValue"]);
   check("appendValue", value, headDimV);
   return key.shape[0];
 }

@@ -7,7 +7,7 @@
 
 import { hasQueries } from "./attention_problem.ts";
 import type { AttentionCall, TensorSpec } from "./attention_shapes.ts";
-import type { Storage } from "./backend.ts";
+import type { AttentionOperands } from "./backend.ts";
 import type { KvasirDevice } from "./device.ts";
 import type { DType } from "./dtype.ts";
 import { copyOptions, readOptions, tensorsOf, withZeros } from "./option_tensors.ts";
@@ -47,26 +47,35 @@ export async function attend<Options extends AttentionOptions>(
   ] as const;
   const specs = [inputs[0][1], inputs[1][1], inputs[2][1]] as const;
   const tensors = tensorsOf(options);
-  const device = commonDevice([...inputs, ...tensors]);
+  const scales = scalesOf(options);
+  const device = commonDevice([...inputs, ...tensors, ...scales]);
   // All but the values of tensors is settled before the caller can change anything.
   const given = tensors.length === 0 ? options : copyOptions(options);
   const planned = check(...specs, withZeros(given, tensors));
   return await useTensors(
-    [...inputs, ...tensors],
-    async ([qStorage, kStorage, vStorage, ...rest]) => {
-      const call = rest.length === 0
+    [...inputs, ...tensors, ...scales],
+    async ([q, k, v, ...rest]) => {
+      const values = rest.slice(0, tensors.length);
+      const call = values.length === 0
         ? planned
-        : check(...specs, await readOptions(device, given, tensors, rest));
-      return await compute(device, call, [qStorage, kStorage, vStorage]);
+        : check(...specs, await readOptions(device, given, tensors, values));
+      return await compute(device, call, { q, k, v, kvScales: rest[tensors.length] });
     },
   );
+}
+
+/** The tensor of tokens' scales, if there is one; unlike other options it stays on the device. */
+function scalesOf(options: AttentionOptions): readonly (readonly [string, DeviceTensor])[] {
+  const value: unknown = (options as AttentionOptions | null)?.kvScales;
+  if (value === undefined) return [];
+  return [["options.kvScales", asDeviceTensor("options.kvScales", value)]];
 }
 
 /** Computes a call over storages that stay alive; a failure leaves no new tensor behind. */
 async function compute(
   device: KvasirDevice,
   call: AttentionCall,
-  [q, k, v]: readonly Storage[],
+  inputs: Omit<AttentionOperands, "out" | "lse">,
 ): Promise<Tensor | AttentionWithLse> {
   const { problem, outShape, lseShape, returnLse } = call;
   const made: DeviceTensor[] = [];
@@ -85,7 +94,7 @@ async function compute(
         device.engine.write(lseStorage, 0, new Uint8Array(padding.buffer));
       }
       if (!hasQueries(problem)) return;
-      await device.engine.attend(problem, { q, k, v, out: outStorage, lse: lseStorage });
+      await device.engine.attend(problem, { ...inputs, out: outStorage, lse: lseStorage });
     });
     return lse ? { out, lse } : out;
   } catch (error) {

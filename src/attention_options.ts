@@ -31,6 +31,7 @@ const COMPUTED_OPTIONS = [
   "qScale",
   "kScale",
   "vScale",
+  "kvScales",
   "outScale",
   "windowLeft",
   "logitsSoftCap",
@@ -102,7 +103,7 @@ export function checkReturnLse(options: AttentionOptions): boolean {
 
 /** Checks all that the backends are to know. */
 export function checkAttentionOptions(
-  options: AttentionOptions,
+  options: Omit<AttentionOptions, "kvScales">,
   { numQoHeads, numKvHeads, headDim }: HeadSizes,
   qDtype: DType,
 ): AttentionSettings {

@@ -23,6 +23,16 @@ export interface CacheStrides extends RowStrides {
   readonly offset?: number;
 }
 
+/**
+ * Where the scales of tokens lie in their tensor, in float32 elements: those of a head's keys side by
+ * side, at page·page + head·head + token; those of its values `part` further.
+ */
+export interface ScaleStrides {
+  readonly page: number;
+  readonly part: number;
+  readonly head: number;
+}
+
 /** Words of one request in {@linkcode AttentionProblem.requests}. */
 export const REQUEST_WORDS = 4;
 
@@ -36,7 +46,8 @@ export interface AttentionProblem {
   /** Elements of a row of v and the output; decode's kernels want it equal to `headDim`. */
   readonly headDimV: number;
   readonly qDtype: DType;
-  readonly kvDtype: DType;
+  readonly kDtype: DType;
+  readonly vDtype: DType;
   readonly outDtype: DType;
   readonly qStrides: RowStrides;
   readonly outStrides: RowStrides;
@@ -66,6 +77,11 @@ export interface AttentionProblem {
   readonly logitScales: Float32Array<ArrayBuffer>;
   /** Multiplies the output, for each query head: the scale of v. */
   readonly outScales: Float32Array<ArrayBuffer>;
+  /**
+   * Scales of each token and KV head: what a stored key and a stored value are multiplied with, beside
+   * the scales above; null is none.
+   */
+  readonly kvScales: ScaleStrides | null;
   /**
    * Rotary position encoding of q and k (NeoX halves), before their product; null is none. Dim i
    * and i + headDim / 2 turn by position · theta^(-2i / headDim) / scale.

@@ -10,6 +10,7 @@ import type { DType } from "./dtype.ts";
 import { DTypeError, ShapeError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
 import { isSameShape, show } from "./shape.ts";
+import type { ScaleSizes } from "./token_scales.ts";
 
 /** The part of a tensor that planning sees. */
 export interface TensorSpec {
@@ -94,7 +95,7 @@ export function checkQueryAndKey(q: TensorSpec, k: TensorSpec, cache: CacheSizes
   }
 }
 
-/** Checks v, which must have k's shape and dtype. */
+/** Checks v, which must have k's shape. */
 export function checkSameValue(k: TensorSpec, v: TensorSpec): void {
   if (!isSameShape(v.shape, k.shape)) {
     throw new ShapeError("v", {
@@ -103,13 +104,12 @@ export function checkSameValue(k: TensorSpec, v: TensorSpec): void {
       hint: "k and v have one shape.",
     });
   }
-  checkValueDtype(k, v);
 }
 
 /** What errors name k and v. */
 type KeyAndValueNames = readonly [k: string, v: string];
 
-/** Checks v, which must have k's dtype, and its shape but for the head dim; v's head dim. */
+/** Checks v, which must have k's shape but for the head dim; v's head dim. */
 export function checkValue(
   k: TensorSpec,
   v: TensorSpec,
@@ -124,11 +124,11 @@ export function checkValue(
       hint: "k and v have one shape, but for the last dim, the head dim.",
     });
   }
-  checkValueDtype(k, v, names);
   return headDimV;
 }
 
-function checkValueDtype(
+/** Checks v, which must have k's dtype. */
+export function checkOneDtype(
   k: TensorSpec,
   v: TensorSpec,
   names: KeyAndValueNames = ["k", "v"],
@@ -137,8 +137,13 @@ function checkValueDtype(
   throw new DTypeError(names[1], {
     got: v.dtype,
     expected: `${names[0]}'s dtype, ${k.dtype}`,
-    hint: "k and v have one dtype.",
+    hint: "What is stored has one dtype before it is converted.",
   });
+}
+
+/** What the scales of a dense cache's tokens are of; null is no batch. */
+export function scaleSizes({ length, numKvHeads }: CacheSizes, batch: number | null): ScaleSizes {
+  return { pages: batch, numKvHeads, tokens: length };
 }
 
 /** Strides of a dense cache whose pages are requests, in elements. */

@@ -36,6 +36,8 @@ export interface AttentionOperands {
   readonly q: Storage;
   readonly k: Storage;
   readonly v: Storage;
+  /** Float32, where the problem has scales of tokens. */
+  readonly kvScales?: Storage;
   readonly out: Storage;
   /** Float32, one value a (query, head); null where the caller does not want it. */
   readonly lse: Storage | null;
@@ -61,6 +63,8 @@ export interface AppendOperands {
   /** The cache, which may not share memory with the rows. One storage twice where v lies in k's tensor. */
   readonly k: Storage;
   readonly v: Storage;
+  /** Float32, where the problem has scales of tokens: they are written. No other's buffer. */
+  readonly kvScales?: Storage;
 }
 
 /** The operands of one conversion, which may not share memory. */

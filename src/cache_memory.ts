@@ -4,35 +4,40 @@
  * @module
  */
 
+import type { TensorSpec } from "./attention_shapes.ts";
 import type { CopiedPart, Storage } from "./backend.ts";
 import type { CheckedCacheOptions } from "./cache_options.ts";
 import { type CachePages, cachePages } from "./cache_pages.ts";
-import { type CachePart, cacheRuns, reorderRows, rowBytes } from "./cache_runs.ts";
+import { type CachePart, cacheRuns, reorderRows, tokenBytes } from "./cache_runs.ts";
 import type { KvasirDevice } from "./device.ts";
 import type { PageCopy } from "./page_types.ts";
 import { type DeviceTensor, useTensors } from "./tensor.ts";
-
-const PARTS = ["k", "v"] as const;
 
 /** The tensors of all layers. */
 export class CacheMemory {
   readonly pages: CachePages;
   /** One tensor a layer, or k and v. */
   readonly layers: readonly (readonly DeviceTensor[])[];
+  /** The scales of tokens, one tensor a layer; none where tokens have none. */
+  readonly scales: readonly DeviceTensor[];
+  /** Of what a layer consists. */
+  readonly parts: readonly CachePart[];
   readonly #device: KvasirDevice;
 
   /** Throws `LimitError`; what fails leaves no tensor behind. */
-  constructor(device: KvasirDevice, { numLayers, tensors, layout }: CheckedCacheOptions) {
+  constructor(device: KvasirDevice, { numLayers, tensors, scales, layout }: CheckedCacheOptions) {
     this.#device = device;
+    this.parts = scales ? ["k", "v", "scales"] : ["k", "v"];
     this.pages = cachePages(tensors, layout);
     const made: DeviceTensor[] = [];
+    const make = ({ shape, dtype }: TensorSpec) => {
+      const tensor = device.empty(shape, dtype);
+      made.push(tensor);
+      return tensor;
+    };
     try {
-      this.layers = Array.from({ length: numLayers }, () =>
-        tensors.map(({ shape, dtype }) => {
-          const tensor = device.empty(shape, dtype);
-          made.push(tensor);
-          return tensor;
-        }));
+      this.layers = Array.from({ length: numLayers }, () => tensors.map(make));
+      this.scales = scales ? this.layers.map(() => make(scales)) : [];
     } catch (error) {
       for (const tensor of made) tensor.destroy();
       throw error;
@@ -41,12 +46,12 @@ export class CacheMemory {
 
   /** Bytes of all layers. */
   get bytes(): number {
-    return this.layers.flat().reduce((sum, { byteLength }) => sum + byteLength, 0);
+    return this.#tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
   }
 
   /** Copies the first rows of pages to other pages, in every layer. */
   async copyPages(copies: readonly PageCopy[]): Promise<void> {
-    for (const part of PARTS) {
+    for (const part of this.parts) {
       // A GPU cannot copy within a buffer: rows go by way of another.
       const away: CopiedPart[] = [];
       const back: CopiedPart[] = [];
@@ -59,7 +64,7 @@ export class CacheMemory {
           away.push({ from: run.from, to: size + run.to, size: run.size });
           back.push({ from: size + run.to, to: target[i].from, size: run.size });
         });
-        size += tokens * this.pages.numKvHeads * rowBytes(this.pages, part);
+        size += tokens * tokenBytes(this.pages, part);
       }
       for (const layer of this.layers.keys()) {
         await this.#between(layer, part, size, async (cache, rows) => {
@@ -70,7 +75,7 @@ export class CacheMemory {
     }
   }
 
-  /** The rows of the first tokens of some pages, `[tokens, heads, dim]`. */
+  /** The rows of the first tokens of some pages, `[tokens, heads, dim]`; scales `[tokens, 2, heads]`. */
   async read(
     layer: number,
     part: CachePart,
@@ -78,7 +83,7 @@ export class CacheMemory {
     tokens: number,
   ): Promise<Uint8Array> {
     const { engine } = this.#device;
-    const size = tokens * this.pages.numKvHeads * rowBytes(this.pages, part);
+    const size = tokens * tokenBytes(this.pages, part);
     if (size === 0) return new Uint8Array(0);
     const bytes = await this.#between(layer, part, size, async (cache, rows) => {
       await engine.copyParts(cache, rows, cacheRuns(this.pages, part, pages, tokens));
@@ -87,7 +92,7 @@ export class CacheMemory {
     return reorderRows(bytes, this.pages, part, true);
   }
 
-  /** Writes rows, `[tokens, heads, dim]`, to the first places of some pages. */
+  /** Writes such rows to the first places of some pages. */
   async write(
     layer: number,
     part: CachePart,
@@ -96,7 +101,7 @@ export class CacheMemory {
   ): Promise<void> {
     const { engine } = this.#device;
     if (bytes.length === 0) return;
-    const tokens = bytes.length / (this.pages.numKvHeads * rowBytes(this.pages, part));
+    const tokens = bytes.length / tokenBytes(this.pages, part);
     const runs = cacheRuns(this.pages, part, pages, tokens)
       .map(({ from, to, size }) => ({ from: to, to: from, size }));
     await this.#between(layer, part, bytes.length, async (cache, rows) => {
@@ -106,7 +111,17 @@ export class CacheMemory {
   }
 
   destroy(): void {
-    for (const tensor of this.layers.flat()) tensor.destroy();
+    for (const tensor of this.#tensors) tensor.destroy();
+  }
+
+  get #tensors(): readonly DeviceTensor[] {
+    return [...this.layers.flat(), ...this.scales];
+  }
+
+  #tensorOf(layer: number, part: CachePart): DeviceTensor {
+    if (part === "scales") return this.scales[layer];
+    const [first, second = first] = this.layers[layer];
+    return part === "k" ? first : second;
   }
 
   /** Runs `work` on the memory of a layer, with other memory for rows that lives as long. */
@@ -116,9 +131,7 @@ export class CacheMemory {
     byteLength: number,
     work: (cache: Storage, rows: Storage) => Promise<T>,
   ): Promise<T> {
-    const tensors = this.layers[layer];
-    const tensor = part === "k" ? tensors[0] : tensors[tensors.length - 1];
-    return await useTensors([["cache", tensor]], async ([cache]) => {
+    return await useTensors([["cache", this.#tensorOf(layer, part)]], async ([cache]) => {
       const rows = this.#device.engine.allocate(byteLength, "rows of a cache");
       try {
         await rows.ready;

@@ -4,14 +4,15 @@
  * @module
  */
 
-import { checkScales } from "./append_problem.ts";
+import { checkOwnScales, checkScales } from "./append_problem.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
-import { bytesPerElement, type DType } from "./dtype.ts";
+import { bytesPerElement, type KvDType, type KvDTypes } from "./dtype.ts";
 import { LimitError } from "./errors.ts";
 import { checkInteger } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
-import { checkPlanDtype, checkPlanSize } from "./plan_checks.ts";
+import { checkKvDtype, checkPlanSize } from "./plan_checks.ts";
+import { hasTokenScales, type KvScalesMode, scalesSpec } from "./token_scales.ts";
 
 /** Options of {@linkcode PagedKvCache.create}. */
 export interface PagedKvCacheOptions {
@@ -25,8 +26,8 @@ export interface PagedKvCacheOptions {
   headDim: number;
   /** The head dim of v. Default `headDim`. */
   headDimV?: number;
-  /** How keys and values are stored. */
-  dtype: DType;
+  /** How keys and values are stored: one dtype, or `{ k, v }`, one for each. */
+  dtype: KvDType;
   /** Layout of the pages. Default `"NHD"`. */
   kvLayout?: KvLayout;
   /** Layers that share the page table. Default 1. */
@@ -38,6 +39,12 @@ export interface PagedKvCacheOptions {
   kScale?: number | ArrayLike<number>;
   /** The same for values. */
   vScale?: number | ArrayLike<number>;
+  /**
+   * `"token"`: the cache is FP8, and each appended row is divided by a scale of its own, by its largest
+   * value, which is kept beside it ({@linkcode PagedKvCache.scales}): 4 bytes a row more. Attention
+   * whose plan says the same finds them. Not with `kScale` or `vScale`. Default `"none"`.
+   */
+  kvScales?: KvScalesMode;
 }
 
 const NAMES = [
@@ -51,23 +58,28 @@ const NAMES = [
   "numLayers",
   "kScale",
   "vScale",
+  "kvScales",
 ];
 
 /** Options that are known to be right. */
-export interface CheckedCacheOptions {
+export interface CheckedCacheOptions extends KvDTypes {
   readonly numPages: number;
   readonly pageSize: number;
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly headDimV: number;
-  readonly dtype: DType;
   readonly layout: KvLayout;
   readonly numLayers: number;
   /** 1 / scale; null where all are 1. */
   readonly kFactors: Float32Array<ArrayBuffer> | null;
   readonly vFactors: Float32Array<ArrayBuffer> | null;
-  /** The tensors of a layer: one, or a pair where v's rows have another length, or one is too large. */
+  /**
+   * The tensors of a layer: one, or a pair where v's rows have another length or dtype, or one is too
+   * large.
+   */
   readonly tensors: readonly TensorSpec[];
+  /** The scales of a layer's tokens; null where they have none. */
+  readonly scales: TensorSpec | null;
 }
 
 /**
@@ -91,7 +103,8 @@ export function checkCacheOptions(
     ["headDimV", options.headDimV ?? options.headDim],
     ["numLayers", options.numLayers ?? 1],
   ] as const).map(([name, value]) => checkPlanSize(`options.${name}`, value));
-  const dtype = checkPlanDtype("options.dtype", options.dtype);
+  const dtypes = checkKvDtype("options.dtype", options.dtype);
+  const { kDtype, vDtype } = dtypes;
   for (const [name, dim] of [["headDim", headDim], ["headDimV", headDimV]] as const) {
     if (dim % dimStep === 0) continue;
     throw new LimitError(`options.${name}`, {
@@ -102,8 +115,10 @@ export function checkCacheOptions(
   }
   const page = (dim: number) =>
     layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
-  const bytes = numPages * pageSize * numKvHeads * (headDim + headDimV) * bytesPerElement(dtype);
-  const shapes = headDim === headDimV && bytes <= bindingBytes
+  const hasScales = hasTokenScales(options.kvScales);
+  if (hasScales) checkOwnScales(options, dtypes);
+  const bytes = numPages * pageSize * numKvHeads * 2 * headDim * bytesPerElement(kDtype);
+  const shapes = headDim === headDimV && kDtype === vDtype && bytes <= bindingBytes
     ? [[numPages, 2, ...page(headDim)]]
     : [[numPages, ...page(headDim)], [numPages, ...page(headDimV)]];
   return {
@@ -112,11 +127,12 @@ export function checkCacheOptions(
     numKvHeads,
     headDim,
     headDimV,
-    dtype,
+    ...dtypes,
     layout,
     numLayers,
     kFactors: checkScales("options.kScale", options.kScale, numKvHeads),
     vFactors: checkScales("options.vScale", options.vScale, numKvHeads),
-    tensors: shapes.map((shape) => ({ shape, dtype })),
+    tensors: shapes.map((shape, i) => ({ shape, dtype: i === 0 ? kDtype : vDtype })),
+    scales: hasScales ? scalesSpec({ pages: numPages, numKvHeads, tokens: pageSize }) : null,
   };
 }

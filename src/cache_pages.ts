@@ -12,7 +12,7 @@ import {
   checkValue,
   type TensorSpec,
 } from "./attention_shapes.ts";
-import type { DType } from "./dtype.ts";
+import type { KvDTypes } from "./dtype.ts";
 import { OptionError, ShapeError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
 import type { PageSizes } from "./page_indices.ts";
@@ -21,16 +21,15 @@ import type { Tensor } from "./tensor.ts";
 
 /**
  * The tensors of a paged KV cache: one tensor `[pages, 2, pageSize, Hkv, D]`, or with `kvLayout: "HND"`
- * `[pages, 2, Hkv, pageSize, D]`; or a pair of tensors without the 2, whose head dims may differ.
+ * `[pages, 2, Hkv, pageSize, D]`; or a pair of tensors without the 2, whose head dims and dtypes may differ.
  */
 export type CacheTensors = Tensor | readonly [k: Tensor, v: Tensor];
 
 /** What a cache's shapes say. */
-export interface CachePages extends PageSizes {
+export interface CachePages extends PageSizes, KvDTypes {
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly headDimV: number;
-  readonly dtype: DType;
   readonly kStrides: CacheStrides;
   readonly vStrides: CacheStrides;
   /** Where v begins in k's tensor, in elements; null where v has a tensor of its own. */
@@ -76,7 +75,8 @@ function joinedPages(spec: TensorSpec, layout: KvLayout): CachePages {
     numKvHeads: sizes.numKvHeads,
     headDim: sizes.headDim,
     headDimV: sizes.headDim,
-    dtype: spec.dtype,
+    kDtype: spec.dtype,
+    vDtype: spec.dtype,
     kStrides: { ...strides, page },
     vStrides: { ...strides, page },
     vOffset: strides.page,
@@ -93,7 +93,8 @@ function pairedPages(k: TensorSpec, v: TensorSpec, layout: KvLayout): CachePages
     numKvHeads: sizes.numKvHeads,
     headDim: sizes.headDim,
     headDimV,
-    dtype: k.dtype,
+    kDtype: k.dtype,
+    vDtype: v.dtype,
     kStrides: cacheStrides(layout, sizes),
     vStrides: cacheStrides(layout, { ...sizes, headDim: headDimV }),
     vOffset: null,

@@ -18,6 +18,7 @@ import { PlanError } from "./errors.ts";
 import { type PageSequence, stateOf } from "./page_sequence.ts";
 import type { PageTable } from "./page_table.ts";
 import type { Append, Reservation } from "./page_types.ts";
+import { scaleStrides } from "./token_scales.ts";
 
 /** A reservation until every layer has its rows. */
 export class PendingRows {
@@ -63,7 +64,7 @@ export class PendingRows {
   problem(
     [key, value]: readonly [TensorSpec, TensorSpec],
     pages: CachePages,
-    { kFactors, vFactors }: CheckedCacheOptions,
+    { kFactors, vFactors, scales, numKvHeads, pageSize }: CheckedCacheOptions,
     options: RopeOptions,
   ): AppendProblem {
     const count = checkRows(key, value, pages);
@@ -79,10 +80,10 @@ export class PendingRows {
       ...pages,
       numTokens,
       dtype: key.dtype,
-      kvDtype: pages.dtype,
       slots: this.#slots,
       kFactors,
       vFactors,
+      kvScales: scales && scaleStrides({ numKvHeads, tokens: pageSize }),
       rope: checkRope(options, pages.headDim),
     };
   }

@@ -1,6 +1,7 @@
 /**
  * Where the rows of a sequence lie in the pages of a cache: in runs that are one piece of memory each.
- * With NHD a run is the tokens of a page, with HND those of a page and a head. Pure.
+ * With NHD a run is the tokens of a page, with HND, and of scales always, those of a page and a head.
+ * Pure.
  *
  * @module
  */
@@ -8,13 +9,52 @@
 import type { CachePages } from "./cache_pages.ts";
 import type { CopiedPart } from "./backend.ts";
 import { bytesPerElement } from "./dtype.ts";
+import { scaleStrides } from "./token_scales.ts";
 
-/** Which rows of a cache: k's or v's. */
-export type CachePart = "k" | "v";
+/** Which rows of a cache: k's, v's, or the scales of tokens. */
+export type CachePart = "k" | "v" | "scales";
 
-/** Bytes of the row of one token and head. */
-export function rowBytes({ dtype, headDim, headDimV }: CachePages, part: CachePart): number {
-  return bytesPerElement(dtype) * (part === "k" ? headDim : headDimV);
+/** How the rows of a part lie in its tensor, in bytes. */
+interface PartLayout {
+  /** Rows of a token. */
+  readonly heads: number;
+  /** Bytes of one. */
+  readonly row: number;
+  /** Where page 0 begins. */
+  readonly first: number;
+  readonly page: number;
+  readonly head: number;
+  /** Whether the heads of a token lie side by side. */
+  readonly isByToken: boolean;
+}
+
+function layoutOf(cache: CachePages, part: CachePart): PartLayout {
+  const { numKvHeads, headDim, headDimV, kStrides, vStrides, vOffset, kDtype, vDtype, pageSize } =
+    cache;
+  if (part === "scales") {
+    // Two rows of one float a head: k's, then v's.
+    const { page, head } = scaleStrides({ numKvHeads, tokens: pageSize });
+    const heads = 2 * numKvHeads;
+    return { heads, row: 4, first: 0, page: 4 * page, head: 4 * head, isByToken: false };
+  }
+  const size = bytesPerElement(part === "k" ? kDtype : vDtype);
+  const [dim, strides, first] = part === "k"
+    ? [headDim, kStrides, 0]
+    : [headDimV, vStrides, vOffset ?? 0];
+  return {
+    heads: numKvHeads,
+    row: dim * size,
+    first: first * size,
+    page: strides.page * size,
+    head: strides.head * size,
+    isByToken: strides.head === dim,
+  };
+}
+
+/** Bytes of one token in all heads. */
+export function tokenBytes(cache: CachePages, part: CachePart): number {
+  const { heads, row } = layoutOf(cache, part);
+  return heads * row;
 }
 
 /**
@@ -27,24 +67,19 @@ export function cacheRuns(
   pages: ArrayLike<number>,
   tokens: number,
 ): CopiedPart[] {
-  const { kStrides, vStrides, vOffset, pageSize, numKvHeads, dtype } = cache;
-  const strides = part === "k" ? kStrides : vStrides;
-  const first = part === "k" ? 0 : vOffset ?? 0;
-  const size = bytesPerElement(dtype);
-  const row = rowBytes(cache, part);
+  const { pageSize } = cache;
+  const { heads, row, first, page, head, isByToken } = layoutOf(cache, part);
   const runs: CopiedPart[] = [];
   let to = 0;
-  const add = (element: number, bytes: number) => {
-    runs.push({ from: element * size, to, size: bytes });
-    to += bytes;
+  const add = (from: number, size: number) => {
+    runs.push({ from, to, size });
+    to += size;
   };
   for (let i = 0; i * pageSize < tokens; i++) {
     const count = Math.min(pageSize, tokens - i * pageSize);
-    const page = first + pages[i] * strides.page;
-    if (isByToken(cache, part)) add(page, count * numKvHeads * row);
-    else {
-      for (let head = 0; head < numKvHeads; head++) add(page + head * strides.head, count * row);
-    }
+    const begin = first + pages[i] * page;
+    if (isByToken) add(begin, count * heads * row);
+    else for (let h = 0; h < heads; h++) add(begin + h * head, count * row);
   }
   return runs;
 }
@@ -59,28 +94,20 @@ export function reorderRows(
   part: CachePart,
   isBack: boolean,
 ): Uint8Array {
-  if (isByToken(cache, part)) return bytes;
-  const { pageSize, numKvHeads } = cache;
-  const row = rowBytes(cache, part);
-  const tokens = bytes.length / (row * numKvHeads);
+  const { heads, row, isByToken } = layoutOf(cache, part);
+  if (isByToken) return bytes;
+  const { pageSize } = cache;
+  const tokens = bytes.length / (row * heads);
   const result = new Uint8Array(bytes.length);
   for (let token = 0; token < tokens; token++) {
     const begin = token - token % pageSize;
     const count = Math.min(pageSize, tokens - begin);
-    for (let head = 0; head < numKvHeads; head++) {
-      const plain = (token * numKvHeads + head) * row;
-      const inRun = (begin * numKvHeads + head * count + token - begin) * row;
+    for (let head = 0; head < heads; head++) {
+      const plain = (token * heads + head) * row;
+      const inRun = (begin * heads + head * count + token - begin) * row;
       const [from, to] = isBack ? [inRun, plain] : [plain, inRun];
       result.set(bytes.subarray(from, from + row), to);
     }
   }
   return result;
-}
-
-/** Whether the heads of a token lie side by side. */
-function isByToken(
-  { kStrides, vStrides, headDim, headDimV }: CachePages,
-  part: CachePart,
-): boolean {
-  return part === "k" ? kStrides.head === headDim : vStrides.head === headDimV;
 }

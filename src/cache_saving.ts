@@ -14,13 +14,20 @@ import {
   type SavedSequence,
 } from "./saved_sequence.ts";
 
-const PARTS = ["k", "v"] as const;
-
 function headerOf(
-  { dtype, numLayers, numKvHeads, headDim, headDimV }: CheckedCacheOptions,
+  { kDtype, vDtype, numLayers, numKvHeads, headDim, headDimV, scales }: CheckedCacheOptions,
   tokens: number,
 ): SavedHeader {
-  return { dtype, numLayers, numKvHeads, headDimK: headDim, headDimV, tokens };
+  return {
+    kDtype,
+    vDtype,
+    numLayers,
+    numKvHeads,
+    headDimK: headDim,
+    headDimV,
+    tokenScales: scales !== null,
+    tokens,
+  };
 }
 
 /** The bytes of a sequence that has these pages. */
@@ -32,7 +39,7 @@ export async function saveRows(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const parts: Uint8Array[] = [];
   for (const layer of memory.layers.keys()) {
-    for (const part of PARTS) parts.push(await memory.read(layer, part, pages, tokens));
+    for (const part of memory.parts) parts.push(await memory.read(layer, part, pages, tokens));
   }
   return encodeSequence(headerOf(options, tokens), parts);
 }
@@ -44,7 +51,7 @@ export async function restoreRows(
   pages: ArrayLike<number>,
 ): Promise<void> {
   for (const layer of memory.layers.keys()) {
-    for (const part of PARTS) {
+    for (const part of memory.parts) {
       const rows = payload.subarray(...savedPart(header, layer, part));
       await memory.write(layer, part, pages, rows);
     }
@@ -54,14 +61,15 @@ export async function restoreRows(
 /** Checks that a saved sequence is of a cache like this. Throws `DTypeError` or `OptionError`. */
 export function checkSaved(saved: SavedHeader, options: CheckedCacheOptions): void {
   const own = headerOf(options, 0);
-  if (saved.dtype !== own.dtype) {
+  for (const [name, part] of [["kDtype", "keys"], ["vDtype", "values"]] as const) {
+    if (saved[name] === own[name]) continue;
     throw new DTypeError("saved sequence", {
-      got: saved.dtype,
-      expected: `${own.dtype}, the cache's`,
-      hint: "Restore it into a cache of its dtype.",
+      got: `${part} in ${saved[name]}`,
+      expected: `${own[name]}, the cache's`,
+      hint: "Restore it into a cache of its dtypes.",
     });
   }
-  for (const name of ["numLayers", "numKvHeads", "headDimK", "headDimV"] as const) {
+  for (const name of ["numLayers", "numKvHeads", "headDimK", "headDimV", "tokenScales"] as const) {
     if (saved[name] === own[name]) continue;
     throw new OptionError("saved sequence", {
       got: `${name} ${saved[name]}`,

@@ -24,9 +24,11 @@ import {
   checkQueryAndKey,
   checkRank,
   checkSameValue,
+  scaleSizes,
   type TensorSpec,
 } from "./attention_shapes.ts";
 import { checkLengths, SEQ_LENS } from "./lengths.ts";
+import { givenScales } from "./token_scales.ts";
 import type { DecodeOptions, KvLayout, PaddedDecodeOptions } from "./options.ts";
 
 /** Checks `batchDecodeWithPaddedKvCache`: q [B, Hq, D], k and v [B, L, Hkv, D] or its HND. */
@@ -44,7 +46,13 @@ export function paddedDecode(
   const settings = checkAttentionOptions(options, { ...cache, numQoHeads }, q.dtype);
   const kvLens = checkLengths(SEQ_LENS, options.seqLens, batch, cache.length);
   return {
-    problem: decodeProblem(q, k, settings, { layout, numQoHeads, cache, kvLens }),
+    problem: decodeProblem({ q, k, v }, settings, {
+      layout,
+      numQoHeads,
+      cache,
+      kvLens,
+      kvScales: givenScales(options.kvScales, scaleSizes(cache, batch)),
+    }),
     outShape: [batch, numQoHeads, headDim],
     lseShape: [batch, numQoHeads],
     returnLse: checkReturnLse(options),
@@ -66,7 +74,13 @@ export function singleDecode(
   checkSameValue(k, v);
   const settings = checkAttentionOptions(options, { ...cache, numQoHeads }, q.dtype);
   return {
-    problem: decodeProblem(q, k, settings, { layout, numQoHeads, cache, kvLens: [cache.length] }),
+    problem: decodeProblem({ q, k, v }, settings, {
+      layout,
+      numQoHeads,
+      cache,
+      kvLens: [cache.length],
+      kvScales: givenScales(options.kvScales, scaleSizes(cache, null)),
+    }),
     outShape: [numQoHeads, headDim],
     lseShape: [numQoHeads],
     returnLse: checkReturnLse(options),
@@ -75,14 +89,14 @@ export function singleDecode(
 }
 
 function decodeProblem(
-  q: TensorSpec,
-  k: TensorSpec,
+  { q, k, v }: Readonly<Record<"q" | "k" | "v", TensorSpec>>,
   settings: AttentionSettings,
-  { layout, numQoHeads, cache, kvLens }: {
+  { layout, numQoHeads, cache, kvLens, kvScales }: {
     layout: KvLayout;
     numQoHeads: number;
     cache: CacheSizes;
     kvLens: readonly number[];
+    kvScales: AttentionProblem["kvScales"];
   },
 ): AttentionProblem {
   const requests = new Uint32Array(kvLens.length * REQUEST_WORDS);
@@ -100,11 +114,13 @@ function decodeProblem(
     headDim,
     headDimV: headDim,
     qDtype: q.dtype,
-    kvDtype: k.dtype,
+    kDtype: k.dtype,
+    vDtype: v.dtype,
     qStrides: rows,
     outStrides: rows,
     kStrides: strides,
     vStrides: strides,
+    kvScales,
     pageSize: Math.max(1, cache.length),
     requests,
     pageTable: null,

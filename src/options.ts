@@ -50,6 +50,14 @@ export interface AttentionOptions {
   /** The same for stored values; for each of the Hkv KV heads, or one for all. Default 1. */
   vScale?: HeadValues;
   /**
+   * Scales of each token and KV head: what a stored key and a stored value are multiplied with to be
+   * the real ones, beside `kScale` and `vScale`. A float32 tensor on the call's device, in both layouts
+   * `[B, 2, Hkv, L]` for padded calls and `[2, Hkv, L]` for those without a batch: `[.., 0, h, t]` is
+   * key t's of head h, `[.., 1, h, t]` value t's. Those of keys that nobody sees have no influence;
+   * others must be finite. {@linkcode quantizeKv} makes such a cache. Default: none.
+   */
+  kvScales?: Tensor;
+  /**
    * What the stored output is to be multiplied with to be the real one, for an output in FP8: the output
    * is divided by it before it is rounded. Above 0. Default 1.
    */

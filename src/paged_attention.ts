@@ -7,7 +7,7 @@
 import type { AttentionWithLse } from "./attend.ts";
 import type { PlannedWork } from "./backend.ts";
 import { type CachePages, cachePages, cacheTensors } from "./cache_pages.ts";
-import { type PagedKv, tensorsOfCache } from "./paged_kv.ts";
+import { type PagedKv, scalesOf, tensorsOfCache } from "./paged_kv.ts";
 import { LimitError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
 import type { RunOptions } from "./planned_options.ts";
@@ -21,6 +21,7 @@ import {
 import { checkPlanned } from "./plan_checks.ts";
 import { PlannedAttention } from "./planned_attention.ts";
 import type { Tensor } from "./tensor.ts";
+import { checkScalesTensor } from "./token_scales.ts";
 
 /** The merged results of levels; null where there is one, which is not merged. */
 export type Merged = PlannedWork["merged"];
@@ -75,7 +76,7 @@ export class PagedAttention {
   ): Promise<Tensor | AttentionWithLse> {
     this.#planned.checkPlanned("run");
     const levels = this.#levels;
-    const [{ tensors }] = levels;
+    const [{ problem, tensors }] = levels;
     const query = this.#planned.input("q", q);
     checkPlanned("q", query[1], tensors.q);
     const parts = cacheTensors<unknown>(tensorsOfCache(kvCache, this.layout)).map((
@@ -84,11 +85,17 @@ export class PagedAttention {
     const cache = cachePages(parts.map(([, tensor]) => tensor), this.layout);
     for (const level of levels) checkPlannedCache(level, cache);
     if (cache.vOffset !== this.#cache!.vOffset) this.#planOver(cache, levels, this.#merged);
+    const scales = this.#planned.scalesInput(scalesOf(kvCache, options?.kvScales), problem);
+    const { numPages, numKvHeads, pageSize } = cache;
+    for (const [, tensor] of scales) {
+      checkScalesTensor(tensor, { pages: numPages, numKvHeads, tokens: pageSize });
+    }
     const out = this.#merged ? { ...tensors.out, dtype: this.#merged.outDtype } : tensors.out;
     return await this.#planned.run({
-      inputs: [query, ...parts],
+      inputs: [query, ...parts, ...scales],
       k: 1,
       v: parts.length,
+      kvScales: scales.length > 0 ? 1 + parts.length : null,
       tensors: { out, lse: tensors.lse },
       hasQueries: tensors.q.shape[0] > 0,
     }, options);

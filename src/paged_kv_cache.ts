@@ -214,15 +214,19 @@ export class PagedKvCache implements Disposable {
       ["key", asDeviceTensor("key", key)],
       ["value", asDeviceTensor("value", value)],
     ] as const;
-    const named = tensors.map((tensor) => ["the cache", tensor] as const);
+    const scales = this.#memory.scales.slice(layer, layer + 1);
+    const named = [...tensors, ...scales].map((tensor) => ["the cache", tensor] as const);
     commonDevice([...named, ...rows]);
     const specs = [rows[0][1], rows[1][1]] as const;
     const problem = pending.problem(specs, this.#memory.pages, this.#options, options);
     pending.writing.add(layer);
     try {
       await this.#flight.write(
-        useTensors([...rows, ...named], async ([key, value, k, v = k]) => {
-          await this.#device.engine.append(problem, { key, value, k, v });
+        useTensors([...rows, ...named], async (storages) => {
+          const [key, value, k] = storages;
+          const v = storages[1 + tensors.length];
+          const kvScales = storages[2 + tensors.length];
+          await this.#device.engine.append(problem, { key, value, k, v, kvScales });
         }),
       );
       pending.waiting.delete(layer);
@@ -332,6 +336,20 @@ export class PagedKvCache implements Disposable {
     this.#checkAlive();
     const [first, second] = this.#tensorsOf(layer);
     return second === undefined ? first : [first, second];
+  }
+
+  /**
+   * The scales of a layer's tokens, as attention's `run` takes them beside {@linkcode
+   * PagedKvCache.layer}: float32 `[numPages, 2, Hkv, pageSize]`; null for a cache without. They live as
+   * long as the cache, and a run over the cache itself finds them.
+   *
+   * @param layer Its number, from 0.
+   * @throws {OptionError} when there is no such layer; `DestroyedError`.
+   */
+  scales(layer: number): Tensor | null {
+    this.#checkAlive();
+    this.#tensorsOf(layer);
+    return this.#memory.scales[layer] ?? null;
   }
 
   /**

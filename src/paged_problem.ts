@@ -16,7 +16,7 @@ import {
 } from "./attention_options.ts";
 import { type CachePages, cachePages } from "./cache_pages.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
-import type { DType } from "./dtype.ts";
+import type { DType, KvDTypes } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
@@ -36,6 +36,7 @@ import {
   type PageTable,
 } from "./page_indices.ts";
 import {
+  checkKvDtype,
   checkPlanDtype,
   checkPlanSize,
   checkPlanSizes,
@@ -43,6 +44,7 @@ import {
 } from "./plan_checks.ts";
 import { type Given, isGiven, rememberGiven } from "./plan_memory.ts";
 import { show } from "./shape.ts";
+import { hasTokenScales, scaleStrides } from "./token_scales.ts";
 
 /** A plan that is known to be right. */
 export interface PagedPlan {
@@ -194,7 +196,9 @@ export function checkPlannedCache(
   cache: CachePages,
 ): void {
   const hint = "Call plan() again for another cache.";
-  for (const name of ["pageSize", "numKvHeads", "headDim", "headDimV", "dtype"] as const) {
+  for (
+    const name of ["pageSize", "numKvHeads", "headDim", "headDimV", "kDtype", "vDtype"] as const
+  ) {
     if (cache[name] === planned[name]) continue;
     throw new PlanError("kvCache", {
       got: `${name} ${show(cache[name])}`,
@@ -211,14 +215,20 @@ export function checkPlannedCache(
 }
 
 /** Sizes that are known to be right. */
-export type CheckedSizes = Required<PagedSizes> & { readonly headDimV: number };
+export type CheckedSizes = Required<Omit<PagedSizes, "kvDtype">> & KvDTypes & {
+  readonly headDimV: number;
+  readonly hasTokenScales: boolean;
+};
 
-function checkSizes(plan: PagedSizes & { readonly headDimV?: number }): CheckedSizes {
+function checkSizes(
+  plan: PagedSizes & Pick<PlannedOptions, "kvScales"> & { readonly headDimV?: number },
+): CheckedSizes {
   return {
     ...checkPlanSizes(plan),
     pageSize: checkPlanSize("options.pageSize", plan.pageSize),
     qDtype: checkPlanDtype("options.qDtype", plan.qDtype),
-    kvDtype: checkPlanDtype("options.kvDtype", plan.kvDtype),
+    ...checkKvDtype("options.kvDtype", plan.kvDtype),
+    hasTokenScales: hasTokenScales(plan.kvScales),
   };
 }
 
@@ -237,12 +247,13 @@ type PagedFrame = Pick<PagedPlan, "problem" | "tensors" | "cache" | "given">;
 
 /** A plan whose batch is empty. */
 function pagedFrame(
-  { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kvDtype }: CheckedSizes,
+  sizes: CheckedSizes,
   settings: AttentionSettings,
   seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
   layout: KvLayout,
 ): PagedFrame {
-  const cache = likelyCache(layout, { pageSize, numKvHeads, headDim, headDimV, dtype: kvDtype });
+  const { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kDtype, vDtype } = sizes;
+  const cache = likelyCache(layout, sizes);
   const problem = {
     ...settings,
     ...seen,
@@ -252,11 +263,13 @@ function pagedFrame(
     headDim,
     headDimV,
     qDtype,
-    kvDtype,
+    kDtype,
+    vDtype,
     qStrides: { token: numQoHeads * headDim, head: headDim },
     outStrides: { token: numQoHeads * headDimV, head: headDimV },
     kStrides: cache.kStrides,
     vStrides: cache.vStrides,
+    kvScales: sizes.hasTokenScales ? scaleStrides({ numKvHeads, tokens: pageSize }) : null,
     pageSize,
     requests: new Uint32Array(0),
     pageTable: new Uint32Array(0),
@@ -309,7 +322,8 @@ function withRows({ shape, dtype }: TensorSpec, rows: number): TensorSpec {
 
 /** How the cache of these sizes most likely lies: as one tensor, if that can be. */
 function likelyCache(layout: KvLayout, sizes: CacheSizes): CachePages {
-  return sizes.headDim === sizes.headDimV ? cacheOf(layout, sizes, 1) : cacheOf(layout, sizes, 2);
+  const canBeOne = sizes.headDim === sizes.headDimV && sizes.kDtype === sizes.vDtype;
+  return cacheOf(layout, sizes, canBeOne ? 1 : 2);
 }
 
 /** The same cache as a pair of tensors. */
@@ -319,12 +333,12 @@ export function asPair(layout: KvLayout, sizes: CacheSizes): CachePages {
 
 type CacheSizes = Pick<
   CachePages,
-  "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "dtype"
+  "pageSize" | "numKvHeads" | "headDim" | "headDimV" | "kDtype" | "vDtype"
 >;
 
 function cacheOf(
   layout: KvLayout,
-  { pageSize, numKvHeads, headDim, headDimV, dtype }: CacheSizes,
+  { pageSize, numKvHeads, headDim, headDimV, kDtype, vDtype }: CacheSizes,
   numTensors: 1 | 2,
 ): CachePages {
   const page = (dim: number) =>
@@ -332,5 +346,8 @@ function cacheOf(
   const shapes = numTensors === 1
     ? [[1, 2, ...page(headDim)]]
     : [[1, ...page(headDim)], [1, ...page(headDimV)]];
-  return cachePages(shapes.map((shape) => ({ shape, dtype })), layout);
+  return cachePages(
+    shapes.map((shape, i) => ({ shape, dtype: i === 0 ? kDtype : vDtype })),
+    layout,
+  );
 }

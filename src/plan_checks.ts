@@ -6,9 +6,9 @@
  */
 
 import type { TensorSpec } from "./attention_shapes.ts";
-import { type DType, DTYPES } from "./dtype.ts";
+import { type DType, DTYPES, type KvDTypes } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
-import { checkInteger, checkWord } from "./option_checks.ts";
+import { checkInteger, checkNames, checkWord } from "./option_checks.ts";
 import { isSameShape, show } from "./shape.ts";
 
 /** What each tensor of a run must be. */
@@ -57,6 +57,20 @@ export function checkPlanSize(subject: string, value: unknown): number {
 /** Checks a dtype that a plan names. Throws `OptionError`. */
 export function checkPlanDtype(subject: string, value: unknown): DType {
   return checkWord(subject, value, DTYPES, "Say what the tensors of run will hold.");
+}
+
+/** Checks the dtype of a cache, one or two. Throws `OptionError`. */
+export function checkKvDtype(subject: string, value: unknown): KvDTypes {
+  if (typeof value !== "object" || value === null) {
+    const dtype = checkPlanDtype(subject, value);
+    return { kDtype: dtype, vDtype: dtype };
+  }
+  checkNames(value, ["k", "v"], `${subject}.`);
+  const { k, v } = value as { readonly k?: unknown; readonly v?: unknown };
+  return {
+    kDtype: checkPlanDtype(`${subject}.k`, k),
+    vDtype: checkPlanDtype(`${subject}.v`, v),
+  };
 }
 
 /** Checks a tensor of `run` against the plan. */

@@ -18,7 +18,7 @@ import { checkPlanned, type PlannedTensors } from "./plan_checks.ts";
 import { show } from "./shape.ts";
 import { asDeviceTensor, type DeviceTensor, type Tensor, useTensors } from "./tensor.ts";
 
-const RUN_OPTIONS = ["returnLse", "out", "lse", "encoder"];
+const RUN_OPTIONS = ["kvScales", "returnLse", "out", "lse", "encoder"];
 
 /** A tensor with the name that errors give it. */
 export type NamedTensor = readonly [name: string, tensor: DeviceTensor];
@@ -30,6 +30,8 @@ export interface PlannedRun {
   /** Which of the inputs' storages are k and v. */
   readonly k: number;
   readonly v: number;
+  /** And which are scales of tokens, if any. */
+  readonly kvScales: number | null;
   /** What the results are. */
   readonly tensors: PlannedTensors<"out" | "lse">;
   readonly hasQueries: boolean;
@@ -95,6 +97,22 @@ export class PlannedAttention {
     });
   }
 
+  /**
+   * The input of tokens' scales, where the plan is for some, else none. Throws `PlanError` where the
+   * plan and what is given do not agree.
+   */
+  scalesInput(given: unknown, problem: Pick<AttentionProblem, "kvScales">): readonly NamedTensor[] {
+    const isPlanned = problem.kvScales !== null;
+    if (isPlanned && given !== undefined) return [this.input("options.kvScales", given)];
+    if (!isPlanned && given === undefined) return [];
+    throw new PlanError("options.kvScales", {
+      got: given === undefined ? "no scales" : "scales of tokens",
+      expected: isPlanned ? 'a tensor, by the plan\'s kvScales: "token"' : "none, by the plan",
+      hint:
+        'plan({ kvScales: "token" }) is for a cache with scales of tokens, and run then needs them.',
+    });
+  }
+
   /** Computes or records one run. */
   async run(run: PlannedRun, options: RunOptions): Promise<Tensor | AttentionWithLse> {
     const { inputs, tensors } = run;
@@ -129,6 +147,7 @@ export class PlannedAttention {
           q: storages[0],
           k: storages[run.k],
           v: storages[run.v],
+          kvScales: run.kvScales === null ? undefined : storages[run.kvScales],
           out: storages[inputs.length],
           lse: lse && storages[inputs.length + 1],
         };

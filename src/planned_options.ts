@@ -4,9 +4,10 @@
  * @module
  */
 
-import type { DType } from "./dtype.ts";
+import type { DType, KvDType } from "./dtype.ts";
 import type { AttentionOptions, KvLayout, MaskOptions, VariantOptions } from "./options.ts";
 import type { Tensor } from "./tensor.ts";
+import type { KvScalesMode } from "./token_scales.ts";
 
 /** Options of the constructors of planned attention. */
 export interface WrapperOptions {
@@ -15,15 +16,22 @@ export interface WrapperOptions {
 }
 
 /** What is computed, as a planned call takes it: of {@linkcode AttentionOptions}, without tensors. */
-export interface PlannedOptions
-  extends
-    Omit<AttentionOptions, "kvLayout" | "returnLse" | "qScale" | "kScale" | "vScale" | "sinks"> {
+export interface PlannedOptions extends
+  Omit<
+    AttentionOptions,
+    "kvLayout" | "returnLse" | "qScale" | "kScale" | "vScale" | "kvScales" | "sinks"
+  > {
   /** As {@linkcode AttentionOptions.qScale}, in numbers. */
   qScale?: number | ArrayLike<number>;
   /** As {@linkcode AttentionOptions.kScale}, in numbers. */
   kScale?: number | ArrayLike<number>;
   /** As {@linkcode AttentionOptions.vScale}, in numbers. */
   vScale?: number | ArrayLike<number>;
+  /**
+   * Whether each token and KV head has scales of its own, which `run` then takes
+   * ({@linkcode RunOptions.kvScales}). Default `"none"`.
+   */
+  kvScales?: KvScalesMode;
   /** As {@linkcode AttentionOptions.sinks}, in numbers. */
   sinks?: ArrayLike<number>;
 }
@@ -47,8 +55,8 @@ export interface RaggedPrefillPlan extends PlannedOptions, MaskOptions, VariantO
   headDimV?: number;
   /** The dtype that q will have. */
   qDtype: DType;
-  /** The dtype that k and v will have. */
-  kvDtype: DType;
+  /** The dtype that k and v will have, or `{ k, v }`, one for each. */
+  kvDtype: KvDType;
 }
 
 /** The sizes that the plans of paged calls name. */
@@ -63,8 +71,8 @@ export interface PagedSizes {
   pageSize: number;
   /** The dtype that q will have. */
   qDtype: DType;
-  /** The dtype that the cache will have. */
-  kvDtype: DType;
+  /** The dtype that the cache will have, or `{ k, v }`, one for each, where it is a pair. */
+  kvDtype: KvDType;
 }
 
 /** What {@linkcode BatchDecodeWithPagedKvCache.plan} takes. */
@@ -135,6 +143,14 @@ export interface CascadeOptions extends WrapperOptions {
 
 /** Options of the `run` of planned calls. */
 export interface RunOptions {
+  /**
+   * What stored keys and values are multiplied with to be the real ones, for a plan with
+   * `kvScales: "token"`: float32, in both layouts `[pages, 2, Hkv, pageSize]` for a paged cache (where
+   * `[page, 0, h, i]` is of key i of the page and head h, `[page, 1, h, i]` of the value), and
+   * `[2, Hkv, sum of L]` for ragged keys. Those of keys that nobody sees have no influence; others must
+   * be finite. A {@linkcode PagedKvCache} brings its own.
+   */
+  kvScales?: Tensor;
   /** Whether to give the log-sum-exp of each query and head too. Default false. */
   returnLse?: boolean;
   /**

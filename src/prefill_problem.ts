@@ -25,9 +25,11 @@ import {
   checkQueryAndKey,
   checkRank,
   checkValue,
+  scaleSizes,
   type TensorSpec,
 } from "./attention_shapes.ts";
 import { checkLengths, QO_LENS, SEQ_LENS } from "./lengths.ts";
+import { givenScales } from "./token_scales.ts";
 import type { KvLayout, PaddedPrefillOptions, PrefillOptions } from "./options.ts";
 
 /** Checks `batchPrefillWithPaddedKvCache`: q [B, N, Hq, D], k and v [B, L, Hkv, D] or its HND. */
@@ -87,11 +89,16 @@ function prefillCall(
       headDim,
       headDimV,
       qDtype: q.dtype,
-      kvDtype: k.dtype,
+      kDtype: k.dtype,
+      vDtype: v.dtype,
       qStrides: { token: numQoHeads * headDim, head: headDim },
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: cacheStrides(layout, cache),
       vStrides: cacheStrides(layout, { ...cache, headDim: headDimV }),
+      kvScales: givenScales(
+        options.kvScales,
+        scaleSizes(cache, k.shape.length === 4 ? batch : null),
+      ),
       pageSize: Math.max(1, length),
       requests,
       pageTable: null,

@@ -128,7 +128,16 @@ export class BatchPrefillWithRaggedKvCache implements Disposable {
       checkPlanned(name, input[1], plan.tensors[name]);
       return input;
     });
-    const run = { inputs, k: 1, v: 2, tensors: plan.tensors, hasQueries: hasQueries(plan.problem) };
+    const scales = this.#planned.scalesInput(options?.kvScales, plan.problem);
+    for (const [name, tensor] of scales) checkPlanned(name, tensor, plan.tensors.kvScales);
+    const run = {
+      inputs: [...inputs, ...scales],
+      k: 1,
+      v: 2,
+      kvScales: scales.length > 0 ? 3 : null,
+      tensors: plan.tensors,
+      hasQueries: hasQueries(plan.problem),
+    };
     return await this.#planned.run(run, options);
   }
 

@@ -1,7 +1,7 @@
 // What a dispatch of append is told beyond its constants. src/webgpu/append_tables.ts writes both.
 
 struct Params {
-  num_work: u32,       // lanes that have work,
+  num_work: u32,       // lanes that have work, or rows where they have scales of their own,
   key_work: u32,       // of which the first so many take keys
   num_heads: u32,
   rope_coarse: u32,    // where the coarse turns begin in turns
@@ -13,6 +13,10 @@ struct Params {
   v_token: u32,
   v_head: u32,
   v_base: u32,
+  scales_page: u32,    // strides of the scales of tokens, if there are any,
+  scales_part: u32,
+  scales_head: u32,
+  scales_base: u32,    // and where page 0 of the slots begins there
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

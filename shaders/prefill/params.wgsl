@@ -28,6 +28,10 @@ struct Params {
   window_left: i32,    // the keys before its own that a query sees; a large number for all
   nan_bits: u32,       // a NaN: constants may not be
   variant_at: u32,     // where the numbers of a variant begin in tables
+  scales_page: u32,    // strides of the scales of tokens, if there are any:
+  scales_part: u32,    // from a key's to its value's
+  scales_head: u32,
+  pages_at: u32,       // where the page table begins in tables then
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -70,7 +74,8 @@ struct Head {
   sink: f32,           // in base 2
 }
 
-// Three entries a work, then one a query head, then the mask, then a variant's numbers.
+// Three entries a work, then one a query head, then the mask, then a variant's numbers, then with
+// scales of tokens the page table.
 @group(0) @binding(1) var<storage, read> tables: array<vec4<u32>>;
 
 fn work_at(index: u32) -> Work {

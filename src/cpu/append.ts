@@ -1,13 +1,14 @@
 /**
  * Appending to a paged cache in the WASM memory: the crate's codec converts rows, and what keys and
- * values are multiplied with or turned by is done here between two conversions.
+ * values are multiplied with or turned by is done here between two conversions, as are scales of tokens.
  *
  * @module
  */
 
 import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
 import type { CacheStrides, RopeParameters } from "../attention_problem.ts";
-import { bytesPerElement } from "../dtype.ts";
+import { bytesPerElement, type DType, type Fp8DType } from "../dtype.ts";
+import { largestMagnitude, rowScale } from "../row_scale.ts";
 import { WASM_DTYPE, type WasmInstance } from "./wasm_module.ts";
 
 /** Blocks of WASM memory that one append works on. */
@@ -17,6 +18,8 @@ export interface AppendHandles {
   readonly k: number;
   /** k's where v lies in it. */
   readonly v: number;
+  /** 0 where tokens have no scales. */
+  readonly kvScales: number;
 }
 
 /** Keys or values: where they come from, where they go, and what is done on the way. */
@@ -24,11 +27,15 @@ interface Part {
   readonly source: number;
   readonly target: number;
   readonly headDim: number;
+  /** As which it is stored. */
+  readonly stored: DType;
   readonly strides: CacheStrides;
   /** Where the cache begins in its block, in elements. */
   readonly offset: number;
   readonly factors: Float32Array | null;
   readonly rope: RopeParameters | null;
+  /** Where the scales of its rows begin, in elements of a block; null where they have none. */
+  readonly scales: { readonly block: number; readonly first: number } | null;
 }
 
 /** Carries out an append. */
@@ -38,32 +45,37 @@ export function appendRows(
   handles: AppendHandles,
 ): void {
   const { headDim, headDimV, kStrides, vStrides, vOffset, kFactors, vFactors, rope } = problem;
+  const scalesFrom = (first: number) => problem.kvScales && { block: handles.kvScales, first };
   appendPart(instance, problem, {
     source: handles.key,
     target: handles.k,
     headDim,
+    stored: problem.kDtype,
     strides: kStrides,
     offset: 0,
     factors: kFactors,
     rope,
+    scales: scalesFrom(0),
   });
   appendPart(instance, problem, {
     source: handles.value,
     target: handles.v,
     headDim: headDimV,
+    stored: problem.vDtype,
     strides: vStrides,
     offset: vOffset ?? 0,
     factors: vFactors,
     rope: null,
+    scales: scalesFrom(problem.kvScales?.part ?? 0),
   });
 }
 
 function appendPart(instance: WasmInstance, problem: AppendProblem, part: Part): void {
   const { numTokens, numKvHeads, dtype, slots } = problem;
-  const { source, headDim, rope } = part;
+  const { source, headDim, rope, scales } = part;
   const rowElements = numKvHeads * headDim;
   const sourceBytes = rowElements * bytesPerElement(dtype);
-  if (part.factors === null && rope === null) {
+  if (part.factors === null && rope === null && scales === null) {
     for (let token = 0; token < numTokens; token++) {
       storeToken(instance, problem, part, token, source, token * sourceBytes, dtype);
     }
@@ -83,6 +95,7 @@ function appendPart(instance: WasmInstance, problem: AppendProblem, part: Part):
         turnRow(row, turns);
       }
       if (part.factors) multiplyRow(row, headDim, part.factors);
+      if (scales) multiplyRow(row, headDim, ownFactors(instance, problem, part, token, row));
       storeToken(instance, problem, part, token, scratch, 0, "float32");
     }
   } finally {
@@ -93,12 +106,12 @@ function appendPart(instance: WasmInstance, problem: AppendProblem, part: Part):
 /** Stores all heads of a token, which lie at byte `from` of a block. */
 function storeToken(
   instance: WasmInstance,
-  { numKvHeads, kvDtype, slots }: AppendProblem,
-  { target, headDim, strides, offset }: Part,
+  { numKvHeads, slots }: AppendProblem,
+  { target, headDim, stored, strides, offset }: Part,
   token: number,
   block: number,
   from: number,
-  dtype: ConvertedDType,
+  dtype: DType,
 ): void {
   const [page, place] = slots.subarray(token * SLOT_WORDS, (token + 1) * SLOT_WORDS);
   const first = offset + page * strides.page + place * strides.token;
@@ -106,14 +119,13 @@ function storeToken(
   const isWhole = strides.head === headDim;
   const [runs, elements] = isWhole ? [1, numKvHeads * headDim] : [numKvHeads, headDim];
   for (let run = 0; run < runs; run++) {
-    const to = (first + run * strides.head) * bytesPerElement(kvDtype);
+    const to = (first + run * strides.head) * bytesPerElement(stored);
     const source = from + run * elements * bytesPerElement(dtype);
-    convert(instance, [block, source, dtype], [target, to, kvDtype], elements);
+    convert(instance, [block, source, dtype], [target, to, stored], elements);
   }
 }
 
-type ConvertedDType = AppendProblem["dtype"];
-type Place = readonly [handle: number, byteOffset: number, dtype: ConvertedDType];
+type Place = readonly [handle: number, byteOffset: number, dtype: DType];
 
 /** Converts elements, saturating FP8; of one dtype to itself, copies bytes. */
 export function convert(
@@ -168,6 +180,27 @@ function turnRow(row: Float32Array, turns: Float64Array): void {
       row[half + i] = upper * cosine + lower * sine;
     }
   }
+}
+
+/** What each head of a token is multiplied with by its own scale, which is stored. */
+function ownFactors(
+  instance: WasmInstance,
+  { slots, kvScales: strides }: AppendProblem,
+  { scales, headDim, stored }: Part,
+  token: number,
+  row: Float32Array,
+): Float32Array {
+  const [page, place] = slots.subarray(token * SLOT_WORDS, (token + 1) * SLOT_WORDS);
+  const factors = new Float32Array(row.length / headDim);
+  for (let head = 0; head < factors.length; head++) {
+    const ofHead = row.subarray(head * headDim, (head + 1) * headDim);
+    const { factor, scale } = rowScale(largestMagnitude(ofHead), stored as Fp8DType);
+    factors[head] = factor;
+    const at = scales!.first + page * strides!.page + head * strides!.head + place;
+    const bytes = instance.view(scales!.block, 4, at * 4);
+    new DataView(bytes.buffer, bytes.byteOffset).setFloat32(0, scale, true);
+  }
+  return factors;
 }
 
 function multiplyRow(row: Float32Array, headDim: number, factors: Float32Array): void {

@@ -127,6 +127,7 @@ export class WasmBackend implements Backend {
         vBytes: operands.v.byteLength,
         out: handleOf(operands.out),
         lse: operands.lse ? handleOf(operands.lse) : 0,
+        kvScales: operands.kvScales ? handleOf(operands.kvScales) : 0,
         tables: upload(attentionTables(problem), "the tables of requests and pages"),
       }));
   }
@@ -165,10 +166,14 @@ export class WasmBackend implements Backend {
   }
 
   // deno-lint-ignore require-await
-  async append(problem: AppendProblem, { key, value, k, v }: AppendOperands): Promise<void> {
-    const [keyHandle, valueHandle, kHandle, vHandle] = [key, value, k, v].map(handleOf);
-    const handles = { key: keyHandle, value: valueHandle, k: kHandle, v: vHandle };
-    appendRows(this.#instance, problem, handles);
+  async append(problem: AppendProblem, operands: AppendOperands): Promise<void> {
+    appendRows(this.#instance, problem, {
+      key: handleOf(operands.key),
+      value: handleOf(operands.value),
+      k: handleOf(operands.k),
+      v: handleOf(operands.v),
+      kvScales: operands.kvScales ? handleOf(operands.kvScales) : 0,
+    });
   }
 
   // deno-lint-ignore require-await

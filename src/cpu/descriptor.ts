@@ -17,6 +17,7 @@ export interface AttentionHandles {
   readonly vBytes: number;
   readonly out: number;
   readonly lse: number;
+  readonly kvScales: number;
   /** What {@linkcode attentionTables} gives. */
   readonly tables: number;
 }
@@ -47,13 +48,12 @@ export function attentionDescriptor(
   handles: AttentionHandles,
 ): Uint32Array<ArrayBuffer> {
   const { qStrides, kStrides, vStrides, outStrides } = problem;
-  const { causal, rope, logitsSoftCap, windowLeft } = problem;
+  const { causal, rope, logitsSoftCap, windowLeft, kvScales } = problem;
   const flags = (causal ? CAUSAL : 0) | (logitsSoftCap !== null ? CAPPED : 0) |
     (rope ? ROTATED : 0);
   const tables = tableOffsets(problem);
-  const kvDtype = WASM_DTYPE[problem.kvDtype];
   const startOf = ({ offset = 0 }: CacheStrides) =>
-    Math.min(offset * bytesPerElement(problem.kvDtype), handles.vBytes);
+    Math.min(offset * bytesPerElement(problem.vDtype), handles.vBytes);
   return Uint32Array.of(
     problem.numRequests,
     problem.numQoHeads,
@@ -64,8 +64,22 @@ export function attentionDescriptor(
     ...[handles.tables, tables.heads],
     problem.pageSize,
     ...[handles.q, byteOffset, WASM_DTYPE[problem.qDtype], qStrides.token, qStrides.head],
-    ...[handles.k, byteOffset, kvDtype, kStrides.page, kStrides.token, kStrides.head],
-    ...[handles.v, startOf(vStrides), kvDtype, vStrides.page, vStrides.token, vStrides.head],
+    ...[
+      handles.k,
+      byteOffset,
+      WASM_DTYPE[problem.kDtype],
+      kStrides.page,
+      kStrides.token,
+      kStrides.head,
+    ],
+    ...[
+      handles.v,
+      startOf(vStrides),
+      WASM_DTYPE[problem.vDtype],
+      vStrides.page,
+      vStrides.token,
+      vStrides.head,
+    ],
     ...[handles.out, byteOffset, WASM_DTYPE[problem.outDtype], outStrides.token, outStrides.head],
     ...[handles.lse, byteOffset],
     ...[handles.tables, tables.requests],
@@ -74,6 +88,9 @@ export function attentionDescriptor(
     ...words(Float32Array.of(logitsSoftCap ?? 0)),
     ...words(Float64Array.of(rope?.scale ?? 0, rope?.theta ?? 0, problem.lseScale)),
     ...(problem.mask ? [handles.tables, tables.mask, handles.tables, tables.starts] : [0, 0, 0, 0]),
+    ...(kvScales
+      ? [handles.kvScales, byteOffset, kvScales.page, kvScales.part, kvScales.head]
+      : [0, 0, 0, 0, 0]),
   );
 }
 

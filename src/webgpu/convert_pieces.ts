@@ -36,15 +36,18 @@ export function pieceElements(quads: number): number {
   return quads * QUAD;
 }
 
+/** What of a device's {@linkcode Rounding} converting depends on. */
+export type WaysOfRounding = Pick<Rounding, "byAddition" | "byPacking">;
+
 /** How a device converts, as its self-tests say. */
 export interface ConvertingWays {
   readonly fp8: Capabilities["fp8"];
-  readonly rounding: Pick<Rounding, "byAddition">;
+  readonly rounding: WaysOfRounding;
 }
 
 /** The way of rounding, as kernels' names have it. */
-export function roundingName({ byAddition }: Pick<Rounding, "byAddition">): string {
-  return byAddition ? ".add" : ".integers";
+export function roundingName({ byAddition, byPacking }: WaysOfRounding): string {
+  return (byAddition ? ".add" : ".integers") + (byPacking ? ".pack" : "");
 }
 
 /** Modules, roles, constants and conditions of a kernel that converts pieces of so many quads. */
@@ -57,16 +60,19 @@ export function convertingParts(
   const [fromWords, toWords] = [bytesPerElement(from), bytesPerElement(to)];
   // Of FP8, the fewest instructions that are exact; the way by integers always is.
   const input = isFp8DType(from) ? fp8[from].module ?? inputModule(from) : inputModule(from);
+  const nanMarks = needsNanMarks(input);
   return {
-    modules: ["formats/rounding", "formats/addition", "pieces", "convert"],
-    roles: { kv_format: input, out_format: bulkOutputModule(to, rounding) },
-    constants: { PIECE_QUADS: quads, PIECE_WORDS: quads * fromWords },
+    modules: ["formats/rounding", "formats/addition", "formats/f16_pack", "pieces", "convert"],
+    roles: { piece_format: input, out_format: bulkOutputModule(to, rounding) },
+    constants: { PIECE_QUADS: quads },
     conditions: {
       ...oneOf("piece", quads * fromWords),
       ...oneOf("quad", fromWords),
       ...oneOf("out", quads * toWords),
       ...oneOf("out_quad", toWords),
-      nan_marks: needsNanMarks(input),
+      nan_marks: nanMarks,
+      // Numbers of e4m3 are halves; its NaN codes are known by their marks.
+      packs: rounding.byPacking && nanMarks && to === "float16" && !isScaled,
       scaled: isScaled,
       copies: from === to && !isScaled,
     },

@@ -9,7 +9,7 @@ import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import type { AttentionOperands } from "../backend.ts";
 import type { GpuContext } from "./context.ts";
 import { type DecodePlan, planDecode } from "./decode_plan.ts";
-import { longestRequest, paramWords, tableWords } from "./decode_tables.ts";
+import { longestRequest, paramWords, tableWords, withPageTable } from "./decode_tables.ts";
 import { type Dispatch, submit } from "./dispatch.ts";
 import type { Kernel } from "./kernels.ts";
 import { type Memory, temporaryMemory } from "./memory.ts";
@@ -83,10 +83,10 @@ export function decodeTemplates(
   memory: Memory,
   { out, lse, writeLse }: TemplateResults,
 ): Template[] {
-  const { numQoHeads, headDim, rope, pageTable } = problem;
+  const { numQoHeads, headDim, rope, pageTable, kvScales } = problem;
   const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
-  const pages = pageTable ? memory.words("storage", "page table", pageTable) : unused;
+  const pages = pageTable && !kvScales ? memory.words("storage", "page table", pageTable) : unused;
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
   const partial = plan.split && {
@@ -98,17 +98,18 @@ export function decodeTemplates(
       writeLse,
       ropeCoarse: turns?.coarse ?? 0,
     });
+    const tables = tableWords(problem, dispatch.stretches);
     return {
       kernel: plan.kernel,
       resources: [
         memory.words("uniform", "params", params),
-        memory.words("storage", "tables", tableWords(problem, dispatch.stretches)),
+        memory.words("storage", "tables", withPageTable(tables, problem)),
         { operand: "q" },
         { operand: "k", window: dispatch.windows?.k },
         { operand: "v", window: dispatch.windows?.v },
         partial?.out ?? out,
         partial?.lse ?? lse,
-        pages,
+        kvScales ? { operand: "kvScales" } : pages,
         turns ? { buffer: turns.buffer } : unused,
       ],
       grid: dispatch.grid,

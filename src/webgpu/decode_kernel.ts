@@ -8,8 +8,9 @@
 import type { AttentionProblem } from "../attention_problem.ts";
 import type { Capabilities } from "./capabilities.ts";
 import type { DecodeShape } from "./decode_shape.ts";
-import { cacheFormat, inputModule, outputModule } from "./formats.ts";
-import { type KernelRequest, oneOf } from "./kernels.ts";
+import { inputModule, outputModule } from "./formats.ts";
+import type { KernelRequest } from "./kernels.ts";
+import { cacheFormats, formatNames, pieceParts } from "./piece_parts.ts";
 
 /** The kernel of a problem laid out so, whose results are whole requests or, split, states. */
 export function decodeKernel(
@@ -18,8 +19,9 @@ export function decodeKernel(
   shape: DecodeShape,
   isSplit: boolean,
 ): KernelRequest {
-  const { rung, constants: c, pieceWords } = shape;
-  const kv = cacheFormat(problem.kvDtype, capabilities);
+  const { rung, constants: c } = shape;
+  const formats = cacheFormats(problem, capabilities);
+  const pieces = pieceParts(formats, shape.pieceElements);
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const conditions = {
     subgroups: rung === "subgroups",
@@ -28,40 +30,44 @@ export function decodeKernel(
     gather_memory: shape.gathersInMemory,
     paged: problem.pageTable !== null,
     one_lookup: c.LOOKUPS === 1,
-    alike: sameStrides(problem),
+    alike: problem.pageTable !== null && sameStrides(problem),
     rope: problem.rope !== null,
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
-    nan_marks: kv.nanMarks,
-    ...oneOf("piece", pieceWords),
-    ...oneOf("quad", kv.quadWords),
+    token_scales: problem.kvScales !== null,
+    ...pieces.conditions,
   };
-  const variants = (["paged", "rope", "alibi", "soft_cap", "sinks"] as const)
+  const variants = (["paged", "token_scales", "rope", "alibi", "soft_cap", "sinks"] as const)
     .filter((name) => conditions[name]);
   const name = [
     `decode.${rung}`,
     `q-${problem.qDtype}`,
-    `kv-${kv.module.replace("formats/", "")}`,
+    formatNames(formats),
     `out-${outDtype}`,
     `d${problem.headDim}.heads${c.HEADS}x${c.PARTS}.team${c.TEAM}.piece${shape.pieceElements}`,
     `rows${c.ROWS}.wg${c.WORKGROUP}${conditions.early ? ".early" : ""}${
       conditions.gather_memory ? ".memory" : ""
     }`,
     ...variants,
-    ...(conditions.paged ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}`] : []),
-    ...(conditions.alike ? [] : ["unlike"]),
+    ...(conditions.paged
+      ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}${conditions.alike ? ".alike" : ""}`]
+      : []),
   ].join(".");
   return {
     name,
     main: "decode",
-    modules: ["address", "logits", "params", "pieces", "rope", "rows", "formats/rounding"],
+    modules: [
+      ...["address", "logits", "params", "rope", "rows", "formats/rounding"],
+      ...(conditions.token_scales ? ["token_scales"] : []),
+    ],
     roles: {
       team: `team/${rung}`,
-      kv_format: kv.module,
+      ...pieces.roles,
       q_format: inputModule(problem.qDtype),
       out_format: outputModule(outDtype),
     },
+    instances: pieces.instances,
     constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],

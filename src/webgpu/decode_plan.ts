@@ -17,6 +17,7 @@ import { ALL_TOKENS, planStretches, type Stretch } from "./decode_stretches.ts";
 import { foldGrid } from "./grid.ts";
 import type { KernelRequest } from "./kernels.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
+import { checkScales, pagesOf } from "./scale_limits.ts";
 
 /** All that decode does for one problem. */
 export interface DecodePlan {
@@ -64,7 +65,9 @@ export function planDecode(
   const alike = before && isOtherBatch(before.problem, problem) ? before.plan : null;
   const shape = decodeShape(problem, capabilities, tuning, alike?.shape);
   checkBindings(problem, capabilities);
-  const regions = planRegions(problem, capabilities);
+  const numPages = pagesOf(problem);
+  checkScales(problem, numPages, capabilities.limits);
+  const regions = planRegions(problem, numPages, capabilities);
   const { ofRegions, counts, isSplit } = planStretches(problem, shape, regions);
   const dispatches = regions.flatMap((region, i): DecodeDispatch[] => {
     const stretches = ofRegions[i];
@@ -89,23 +92,19 @@ export function planDecode(
 }
 
 /** The whole cache, or the parts that fit a binding. */
-function planRegions(problem: AttentionProblem, capabilities: Capabilities): Region[] {
+function planRegions(
+  problem: AttentionProblem,
+  numPages: number,
+  capabilities: Capabilities,
+): Region[] {
   const { numRequests, numKvHeads, requests, pageTable } = problem;
-  let pages = 1;
   let tokens = 1;
   for (let request = 0; request < numRequests; request++) {
-    const at = request * REQUEST_WORDS;
-    if (requests[at + 3] >= pages) pages = requests[at + 3] + 1;
-    if (requests[at + 2] > tokens) tokens = requests[at + 2];
+    const keys = requests[request * REQUEST_WORDS + 2];
+    if (keys > tokens) tokens = keys;
   }
-  if (pageTable !== null) {
-    pages = 1;
-    for (let i = 0; i < pageTable.length; i++) {
-      if (pageTable[i] >= pages) pages = pageTable[i] + 1;
-    }
-    tokens = Math.min(tokens, problem.pageSize);
-  }
-  const whole: Region = { pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] };
+  if (pageTable !== null) tokens = Math.min(tokens, problem.pageSize);
+  const whole: Region = { pages: [0, numPages], tokens: [0, tokens], heads: [0, numKvHeads] };
   const k = windowOptions(problem, capabilities, "k");
   const v = windowOptions(problem, capabilities, "v");
   const regions = regionsOf(whole, k).flatMap((region) => regionsOf(region, v));
@@ -120,14 +119,14 @@ function planRegions(problem: AttentionProblem, capabilities: Capabilities): Reg
 }
 
 function windowOptions(
-  { kStrides, vStrides, headDim, kvDtype }: AttentionProblem,
+  { kStrides, vStrides, headDim, kDtype, vDtype }: AttentionProblem,
   { limits }: Capabilities,
   name: "k" | "v",
 ) {
   return {
     strides: name === "k" ? kStrides : vStrides,
     headDim,
-    elementBytes: bytesPerElement(kvDtype),
+    elementBytes: bytesPerElement(name === "k" ? kDtype : vDtype),
     bindingBytes: limits.maxStorageBufferBindingSize,
     alignment: limits.minStorageBufferOffsetAlignment,
   };

@@ -4,10 +4,12 @@
  * @module
  */
 
-import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import { type AttentionProblem, type CacheStrides, REQUEST_WORDS } from "../attention_problem.ts";
+import { bytesPerElement, type DType } from "../dtype.ts";
 import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
 import type { Stretch } from "./decode_stretches.ts";
+import type { Window } from "./decode_windows.ts";
 
 const LOG2_E = Math.LOG2E;
 /** A NaN. */
@@ -24,11 +26,12 @@ export function paramWords(
 ): Uint32Array<ArrayBuffer> {
   const { qStrides: q, outStrides: out, kStrides: k, vStrides: v, logitsSoftCap } = problem;
   const { pieceElements: piece } = shape;
-  // A window's offset is a multiple of any piece.
-  const elementBytes = shape.pieceWords * 4 / piece;
   // Where the binding begins, counted from the first page; u32 wraps as it should where it is before.
-  const kBase = (dispatch.windows?.k.offset ?? 0) / elementBytes - (k.offset ?? 0);
-  const vBase = (dispatch.windows?.v.offset ?? 0) / elementBytes - (v.offset ?? 0);
+  // A window's offset is a multiple of any piece.
+  const baseOf = ({ offset = 0 }: CacheStrides, dtype: DType, window?: Window) =>
+    (window?.offset ?? 0) / bytesPerElement(dtype) - offset;
+  const kBase = baseOf(k, problem.kDtype, dispatch.windows?.k);
+  const vBase = baseOf(v, problem.vDtype, dispatch.windows?.v);
   const words = Uint32Array.of(
     dispatch.numWork,
     shape.headBlocks,
@@ -54,11 +57,12 @@ export function paramWords(
     0,
     options.ropeCoarse,
     NAN_BITS,
+    ...scaleWords(problem, 2 * dispatch.stretches.length + problem.numQoHeads),
   );
   // The lse of a state is in base 2, whatever the caller's is in.
   const floats = new Float32Array(words.buffer);
-  floats[words.length - 4] = split ? 1 : problem.lseScale;
-  floats[words.length - 3] = (logitsSoftCap ?? 0) * LOG2_E;
+  floats[20] = split ? 1 : problem.lseScale;
+  floats[21] = (logitsSoftCap ?? 0) * LOG2_E;
   return words;
 }
 
@@ -82,6 +86,25 @@ export function tableWords(
   }
   words.set(headWords(problem), heads);
   return words;
+}
+
+/** The last words of params: where the scales of tokens lie, and the page table in the tables then. */
+export function scaleWords({ kvScales }: AttentionProblem, pagesAt: number): readonly number[] {
+  const { page = 0, part = 0, head = 0 } = kvScales ?? {};
+  return [page, part, head, pagesAt];
+}
+
+/** The words of tables, and with scales of tokens the page table, which has no binding then. */
+export function withPageTable(
+  words: Uint32Array<ArrayBuffer>,
+  { kvScales, pageTable }: AttentionProblem,
+): Uint32Array<ArrayBuffer> {
+  if (kvScales === null || pageTable === null) return words;
+  const entries = Math.ceil(pageTable.length / ENTRY_WORDS);
+  const all = new Uint32Array(words.length + entries * ENTRY_WORDS);
+  all.set(words);
+  all.set(pageTable, words.length);
+  return all;
 }
 
 /**

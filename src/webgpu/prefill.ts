@@ -76,10 +76,10 @@ export function prefillTemplates(
   memory: Memory,
   { out, lse, writeLse }: TemplateResults,
 ): Template[] {
-  const { numQoHeads, headDim, headDimV, rope, pageTable } = problem;
+  const { numQoHeads, headDim, headDimV, rope, pageTable, kvScales } = problem;
   const unused = memory.words("storage", "unused", new Uint32Array(4));
   const turns = rope && ropeTables.get(headDim, rope, longestRequest(problem));
-  const pages = pageTable ? memory.words("storage", "page table", pageTable) : unused;
+  const pages = pageTable && !kvScales ? memory.words("storage", "page table", pageTable) : unused;
 
   const states = (plan.split?.states ?? 0) * numQoHeads;
   const partial = plan.split && {
@@ -101,7 +101,7 @@ export function prefillTemplates(
         { operand: "v" },
         partial?.out ?? out,
         partial?.lse ?? lse,
-        pages,
+        kvScales ? { operand: "kvScales" } : pages,
         turns ? { buffer: turns.buffer } : unused,
       ],
       grid: dispatch.grid,

@@ -10,13 +10,15 @@ import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { windowOf } from "./decode_windows.ts";
-import { cacheFormat, inputModule, outputModule } from "./formats.ts";
+import { inputModule, outputModule } from "./formats.ts";
 import { foldGrid } from "./grid.ts";
-import { type KernelRequest, oneOf } from "./kernels.ts";
+import type { KernelRequest } from "./kernels.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
+import { cacheFormats, formatNames, pieceParts } from "./piece_parts.ts";
 import { schedulePrefill, type TileWork, visibleKeys } from "./prefill_schedule.ts";
 import { type PrefillShape, prefillShape } from "./prefill_shape.ts";
 import type { PrefillTuning } from "./prefill_tuning.ts";
+import { checkScales, pagesOf } from "./scale_limits.ts";
 import { callerCode } from "./variant.ts";
 
 /** All that prefill does for one problem. */
@@ -58,6 +60,7 @@ export function planPrefill(
 ): PrefillPlan {
   const shape = prefillShape(problem, capabilities, tuning);
   checkBindings(problem, capabilities);
+  checkScales(problem, pagesOf(problem), capabilities.limits);
   const { works, chunkKeys } = schedulePrefill(problem, {
     tileRows: shape.tileRows,
     tileKeys: shape.tileKeys,
@@ -106,7 +109,7 @@ function inDispatches(
 
 /** All tensors are bound whole. */
 function checkBindings(problem: AttentionProblem, { limits }: Capabilities): void {
-  const { numQoHeads, numKvHeads, headDim, headDimV, requests, pageTable } = problem;
+  const { numQoHeads, numKvHeads, headDim, headDimV, requests } = problem;
   const limit = limits.maxStorageBufferBindingSize;
   const check = (name: string, bytes: number, hint: string) => {
     if (bytes <= limit) return;
@@ -119,17 +122,16 @@ function checkBindings(problem: AttentionProblem, { limits }: Capabilities): voi
   const rows = rowsOf(problem) * numQoHeads;
   check("q", rows * headDim * bytesPerElement(problem.qDtype), "Split the batch");
   check("out", rows * headDimV * bytesPerElement(problem.outDtype), "Split the batch");
-  let pages = pageTable?.reduce((most, page) => Math.max(most, page + 1), 1) ?? 1;
+  const pages = pagesOf(problem);
   let tokens = 1;
   for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    if (pageTable === null) pages = Math.max(pages, requests[at + 3] + 1);
     tokens = Math.max(tokens, Math.min(requests[at + 2], problem.pageSize));
   }
   for (const name of ["k", "v"] as const) {
     const { size } = windowOf({ pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] }, {
       strides: name === "k" ? problem.kStrides : problem.vStrides,
       headDim: name === "k" ? headDim : headDimV,
-      elementBytes: bytesPerElement(problem.kvDtype),
+      elementBytes: bytesPerElement(name === "k" ? problem.kDtype : problem.vDtype),
       bindingBytes: limit,
       alignment: limits.minStorageBufferOffsetAlignment,
     });
@@ -192,8 +194,9 @@ function kernelOf(
   shape: PrefillShape,
   isSplit: boolean,
 ): KernelRequest {
-  const { rung, constants: c, pieceWords } = shape;
-  const kv = cacheFormat(problem.kvDtype, capabilities);
+  const { rung, constants: c } = shape;
+  const formats = cacheFormats(problem, capabilities);
+  const pieces = pieceParts(formats, shape.pieceElements);
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const { headDim, headDimV, variant } = problem;
   const conditions = {
@@ -205,15 +208,15 @@ function kernelOf(
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
-    nan_marks: kv.nanMarks,
+    token_scales: problem.kvScales !== null,
     caller_transform: variant?.logitsTransform != null,
     caller_mask: variant?.logitsMask != null,
-    ...oneOf("piece", pieceWords),
-    ...oneOf("quad", kv.quadWords),
+    ...pieces.conditions,
   };
   const variants = ([
     "masked",
     "paged",
+    "token_scales",
     "rope",
     "alibi",
     "soft_cap",
@@ -225,7 +228,7 @@ function kernelOf(
   const name = [
     `prefill.${rung}`,
     `q-${problem.qDtype}`,
-    `kv-${kv.module.replace("formats/", "")}`,
+    formatNames(formats),
     `out-${outDtype}`,
     `d${headDim}${headDimV === headDim ? "" : `x${headDimV}`}`,
     `rows${c.ROW_LANES}x${c.LANE_ROWS}.keys${c.KEY_LANES}x${c.LANE_KEYS}by${c.RUN}`,
@@ -239,21 +242,22 @@ function kernelOf(
     modules: [
       "address",
       "logits",
-      "pieces",
       "rope",
       "formats/rounding",
       "prefill/stage",
       "prefill/tiles",
       "prefill/variant",
       "prefill/weights",
+      ...(conditions.token_scales ? ["prefill/scales", "token_scales"] : []),
     ],
     roles: {
       params: "prefill/params",
       rows: `prefill/rows_${rung}`,
-      kv_format: kv.module,
+      ...pieces.roles,
       q_format: inputModule(problem.qDtype),
       out_format: outputModule(outDtype),
     },
+    instances: pieces.instances,
     constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],

@@ -5,7 +5,7 @@
  */
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
-import { headWords, NAN_BITS } from "./decode_tables.ts";
+import { headWords, NAN_BITS, scaleWords, withPageTable } from "./decode_tables.ts";
 import { QUAD } from "./decode_shape.ts";
 import type { PrefillDispatch, PrefillPlan } from "./prefill_plan.ts";
 
@@ -27,6 +27,7 @@ export function paramWords(
   const pieces = (elements: number) => elements / shape.pieceElements;
   const headsAt = WORK_ENTRIES * works.length;
   const maskAt = headsAt + numQoHeads;
+  const variantAt = maskAt + maskEntries(problem);
   const words = Uint32Array.of(
     numWork,
     numKvHeads,
@@ -45,8 +46,8 @@ export function paramWords(
     problem.causal ? 1 : 0,
     Math.min(problem.windowLeft ?? NO_WINDOW, NO_WINDOW),
     NAN_BITS,
-    maskAt + maskEntries(problem),
-    0,
+    variantAt,
+    ...scaleWords(problem, variantAt + variantEntries(problem)),
   );
   // The lse of a state is in base 2, whatever the caller's is in.
   new Float32Array(words.buffer).set(
@@ -61,6 +62,11 @@ function maskEntries({ mask }: AttentionProblem): number {
   return Math.ceil((mask?.words.length ?? 0) / ENTRY_WORDS);
 }
 
+/** Entries of a variant's numbers. */
+function variantEntries({ variant }: AttentionProblem): number {
+  return Math.ceil((variant?.params.length ?? 0) / ENTRY_WORDS);
+}
+
 /** The words of `tables`: as shaders/prefill/params.wgsl has them. */
 export function tableWords(
   problem: AttentionProblem,
@@ -73,7 +79,7 @@ export function tableWords(
   const maskAt = headsAt + heads.length;
   const numbersAt = maskAt + maskEntries(problem) * ENTRY_WORDS;
   const numbers = Float32Array.from(variant?.params ?? [], ([, value]) => value);
-  const words = new Uint32Array(numbersAt + Math.ceil(numbers.length / ENTRY_WORDS) * ENTRY_WORDS);
+  const words = new Uint32Array(numbersAt + variantEntries(problem) * ENTRY_WORDS);
   works.forEach(({ request, firstRow, first, end, chunk }, i) => {
     const [qRow, qoLen, kvLen, firstPage] = requests.subarray(request * REQUEST_WORDS);
     const place = split?.requests[request];
@@ -87,5 +93,5 @@ export function tableWords(
   words.set(heads, headsAt);
   if (mask) words.set(mask.words, maskAt);
   new Float32Array(words.buffer).set(numbers, numbersAt);
-  return words;
+  return withPageTable(words, problem);
 }

@@ -6,13 +6,7 @@
  */
 
 import { type AttentionProblem, rowsOf } from "../attention_problem.ts";
-import type {
-  AttentionOperands,
-  PlannedWork,
-  PreparedAttention,
-  PreparedRun,
-  Storage,
-} from "../backend.ts";
+import type { AttentionOperands, PlannedWork, PreparedAttention, PreparedRun } from "../backend.ts";
 import type { GpuStorage } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
 import type { DecodePlan } from "./decode_plan.ts";
@@ -208,16 +202,21 @@ export class PreparedOnGpu implements PreparedAttention {
 }
 
 /** Whether no buffer is the caller's, who may destroy it: a submission would fail then, unheard. */
-function isOurs({ q, k, v, out, lse }: AttentionOperands): boolean {
-  return [q, k, v, out, lse].every((storage) =>
-    storage === null || (storage as GpuStorage).isOwned
-  );
+function isOurs(operands: AttentionOperands): boolean {
+  return listOf(operands).every((storage) => !storage || storage.isOwned);
+}
+
+/** The operands in one order. */
+function listOf(operands: AttentionOperands): readonly (GpuStorage | null | undefined)[] {
+  const { q, k, v, kvScales, out, lse } = operands;
+  return [q, k, v, kvScales, out, lse] as (GpuStorage | null | undefined)[];
 }
 
 /** By which bind groups are found again. */
-function keyOf({ q, k, v, out, lse }: AttentionOperands): string {
-  const [query, keys, values, result] = [q, k, v, out] as readonly Storage[] as GpuStorage[];
-  return query.name + keys.name + values.name + result.name + (lse as GpuStorage | null)?.name;
+function keyOf(operands: AttentionOperands): string {
+  let key = "";
+  for (const storage of listOf(operands)) key += storage ? storage.name : "-;";
+  return key;
 }
 
 /** The templates of a plan with their kernels and bind groups. */

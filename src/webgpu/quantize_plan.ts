@@ -7,11 +7,16 @@
 import type { ConvertProblem } from "../convert_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { convertingParts, pieceElements, pieceQuads, roundingName } from "./convert_pieces.ts";
+import {
+  convertingParts,
+  pieceElements,
+  pieceQuads,
+  roundingName,
+  type WaysOfRounding,
+} from "./convert_pieces.ts";
 import type { Window } from "./decode_windows.ts";
 import { foldGrid } from "./grid.ts";
 import type { KernelRequest } from "./kernels.ts";
-import type { Rounding } from "./rounding_probe.ts";
 
 /** A part of the tensors that fits bindings. */
 export interface QuantizeDispatch {
@@ -40,7 +45,7 @@ const ALIGNMENT = 256;
 export function planQuantize(
   problem: ConvertProblem,
   capabilities: Capabilities,
-  rounding: Pick<Rounding, "byAddition">,
+  rounding: WaysOfRounding,
 ): QuantizePlan {
   const { count, from, to, factor } = problem;
   const { maxStorageBufferBindingSize } = capabilities.limits;

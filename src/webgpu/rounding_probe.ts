@@ -15,6 +15,8 @@ import { runProbe } from "./probe.ts";
 export interface Rounding {
   /** Whether additions round as they should. */
   readonly byAddition: boolean;
+  /** Whether the builtin packs e4m3's values as halves as it should. */
+  readonly byPacking: boolean;
   readonly reason: string;
 }
 
@@ -23,6 +25,7 @@ const FIRST_EXPONENT = 100;
 const EXPONENTS = 45;
 const VALUES = 96 * EXPONENTS;
 const WORDS = 4;
+const CODE_QUADS = 256 / 4;
 
 /** The dtypes that are tested, and their first word in a quad's. */
 const TESTED: readonly (readonly [DType, at: number])[] = [
@@ -35,18 +38,32 @@ const TESTED: readonly (readonly [DType, at: number])[] = [
 export async function probeRounding(device: GPUDevice, guard: LossGuard): Promise<Rounding> {
   const code = await linkShader({
     main: "rounding_probe",
-    modules: ["formats/addition", "formats/e4m3_add", "formats/e5m2_add", "formats/f16_add"],
+    modules: [
+      "formats/addition",
+      "formats/e4m3_add",
+      "formats/e4m3_bits",
+      "formats/e5m2_add",
+      "formats/f16_add",
+      "formats/f16_pack",
+    ],
     roles: {},
     constants: { FIRST_EXPONENT, QUADS: VALUES / 4 },
     conditions: {},
   });
-  const words = await runProbe(device, guard, "rounding probe", code, VALUES / 4 * WORDS);
+  const quads = VALUES / 4;
+  const words = await runProbe(device, guard, "rounding probe", code, (quads + CODE_QUADS) * WORDS);
+  const byPacking = packsExactly(words.subarray(quads * WORDS));
   const wrong = TESTED.map(([dtype, at]) => [dtype, wrongWords(words, dtype, at)] as const)
     .filter(([, count]) => count > 0);
   return wrong.length === 0
-    ? { byAddition: true, reason: `additions round ${VALUES} hard values as they should` }
+    ? {
+      byAddition: true,
+      byPacking,
+      reason: `additions round ${VALUES} hard values as they should`,
+    }
     : {
       byAddition: false,
+      byPacking,
       reason: wrong.map(([dtype, count]) => `additions get ${count} words of ${dtype} wrong`)
         .join("; "),
     };
@@ -77,4 +94,16 @@ function wrongWords(words: Uint32Array, dtype: DType, at: number): number {
     });
   });
   return wrong;
+}
+
+/** Whether all numbers of e4m3 became the halves that they are. */
+function packsExactly(words: Uint32Array): boolean {
+  const codes = Uint8Array.from({ length: 256 }, (_, code) => code);
+  const halves = new Uint16Array(256);
+  const bytes = new Uint8Array(halves.buffer);
+  convertBytes(codes, "float8_e4m3fn", "float16", true, (offset, part) => bytes.set(part, offset));
+  return codes.every((code) =>
+    (code & 0x7f) === 0x7f ||
+    (words[(code >> 2) * WORDS + (code >> 1 & 1)] >>> 16 * (code & 1) & 0xffff) === halves[code]
+  );
 }

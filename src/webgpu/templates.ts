@@ -81,8 +81,8 @@ export function bindTemplate(
     kernel,
     resources: resources.map((resource) => {
       if (!("operand" in resource)) return resource;
-      const storage = operands[resource.operand] as GpuStorage | null;
-      return storage === null ? noLse : storage.window(resource.window);
+      const storage = operands[resource.operand] as GpuStorage | null | undefined;
+      return storage ? storage.window(resource.window) : noLse;
     }),
     grid,
   };

@@ -35,6 +35,8 @@ const SPECS: readonly CacheSpec[] = [
   { ...SPEC, numLayers: 3, headDimV: 16 },
   { ...SPEC, numLayers: 2, headDimV: 16, kvLayout: "HND", dtype: "float8_e4m3fn" },
   { ...SPEC, pageSize: 1 },
+  { ...SPEC, dtype: "float8_e4m3fn", kvScales: "token", numLayers: 2, headDimV: 16 },
+  { ...SPEC, dtype: "float8_e5m2", kvScales: "token", kvLayout: "HND" },
 ];
 
 onEachBackend("a paged cache: appends, forks, truncations, copies", async (device) => {
@@ -201,6 +203,87 @@ onEachBackend("an FP8 cache takes half of what a float16 cache takes", async (de
   };
   assert.equal(2 * bytes("float8_e4m3fn"), bytes("float16"));
   await Promise.resolve();
+});
+
+onEachBackend("scales of tokens take 4 bytes a row beside half of float16", async (device) => {
+  for (const headDimV of [8, 64]) {
+    for (const kvLayout of ["NHD", "HND"] as const) {
+      const sizes = { ...SPEC, headDimV, kvLayout, numLayers: 3 };
+      using half = PagedKvCache.create(device, { ...sizes, dtype: "float16" });
+      const { bytes } = half.statistics();
+      const before = device.report.memory.bytes;
+      using cache = PagedKvCache.create(device, {
+        ...sizes,
+        dtype: "float8_e4m3fn",
+        kvScales: "token",
+      });
+      // 3 layers of 12 pages of 4 tokens, each with 2 rows of k and 2 of v.
+      const rows = 3 * 12 * 4 * 2 * 2;
+      assert.equal(cache.statistics().bytes, bytes / 2 + 4 * rows);
+      assert.equal(device.report.memory.bytes - before, bytes / 2 + 4 * rows);
+      const sequence = cache.createSequence();
+      await cache.reserve([{ sequence, tokens: 5 }]);
+      assert.equal(cache.statistics().usedBytes, (bytes / 2 + 4 * rows) / 6, "2 of 12 pages");
+    }
+  }
+});
+
+onEachBackend("a saved sequence with scales of tokens goes where they are", async (device) => {
+  const sizes = { ...SPEC, dtype: "float8_e4m3fn" } as const;
+  const from = new ModelCache(device, { ...sizes, kvScales: "token" });
+  using first = from.cache;
+  const sequence = from.create();
+  await from.append([[sequence, 11]]);
+  const bytes = await first.toBytes(sequence.handle);
+  for (const kvLayout of ["NHD", "HND"] as const) {
+    for (const pageSize of [1, 5, 16]) {
+      using cache = PagedKvCache.create(device, {
+        ...sizes,
+        kvLayout,
+        pageSize,
+        kvScales: "token",
+      });
+      const restored = await cache.fromBytes(bytes);
+      assert.deepEqual(await cache.toBytes(restored), bytes, `${kvLayout}, ${pageSize}`);
+    }
+  }
+  using plain = PagedKvCache.create(device, sizes);
+  await assert.rejects(plain.fromBytes(bytes), /tokenScales true.*false, the cache's/);
+});
+
+onEachBackend("attention over a cache finds the scales of its tokens", async (device) => {
+  for (const dtype of ["float8_e4m3fn", "float8_e5m2"] as const) {
+    using cache = PagedKvCache.create(device, { ...SPEC, dtype, kvScales: "token", numLayers: 1 });
+    using half = PagedKvCache.create(device, { ...SPEC, dtype: "float32" });
+    // Tokens of very different sizes: one scale would not do.
+    const rows = [1, 2].map((seed) =>
+      normals(21 * 16, seed).map((x, i) =>
+        x * (seed === 1 ? 1 : 2 ** (8 * (Math.floor(i / 16) % 5)))
+      )
+    );
+    const [key, value] = rows.map((row) => device.tensor(row, [21, 2, 8], "float32"));
+    using _key = key;
+    using _value = value;
+    using q = device.tensor(normals(32, 3), [1, 4, 8], "float32");
+    const answers: Float32Array[] = [];
+    for (const [one, kvScales] of [[cache, "token"], [half, "none"]] as const) {
+      const sequence = one.createSequence();
+      await one.reserveAndAppend([{ sequence, tokens: 21 }], key, value);
+      const kvDtype = one === cache ? dtype : "float32";
+      const sizes = { numQoHeads: 4, numKvHeads: 2, headDim: 8, pageSize: 4 } as const;
+      using decode = new BatchDecodeWithPagedKvCache(device);
+      decode.plan({ ...one.tables([sequence]), ...sizes, qDtype: "float32", kvDtype, kvScales });
+      using out = await decode.run(q, one);
+      answers.push(await out.read());
+      if (one !== cache) continue;
+      using apart = await decode.run(q, cache.layer(0), { kvScales: cache.scales(0)! });
+      assertSameBits(await apart.read(), answers[0], "layer and scales apart");
+    }
+    const [got, expected] = answers;
+    const size = Math.max(...expected.map(Math.abs));
+    const most = Math.max(...got.map((x, i) => Math.abs(x - expected[i])));
+    assert.ok(most < size * (dtype === "float8_e4m3fn" ? 0.1 : 0.2), `${most} of ${size}`);
+  }
 });
 
 /** What may be done next; numbers choose among the sequences. */

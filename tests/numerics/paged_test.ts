@@ -89,6 +89,21 @@ prefillTest(
 prefillTest("paged decode: long requests, split", [
   { ...DECODE, batch: 2, kvLen: 3000, seqLens: [3000, 1777], kvDtype: "float16" },
 ], { run: runPagedDecode({ pageSize: 16 }) });
+// More requests than a GPU takes at once are not split: their pages are looked up step by step.
+prefillTest("paged decode: many requests of some steps", [
+  { ...DECODE, batch: 270, kvLen: 200, seqLens: undefined, heads: [2, 2], headDim: 32 },
+], { run: runPagedDecode({ pageSize: 16 }) });
+// Rows that a team has in flight may lie on two pages where a window begins anywhere.
+prefillTest(
+  "paged decode: windows that begin within a page",
+  [300, 301, 302, 303].map((windowLeft) => ({
+    ...DECODE,
+    kvLen: 700,
+    seqLens: [700, 533, 316, 64, 0, 1],
+    windowLeft,
+  })),
+  { run: runPagedDecode({ pageSize: 16 }) },
+);
 prefillTest("paged prefill: long requests, split", [
   { ...DECODE, qoLen: 9, batch: 2, kvLen: 3000, seqLens: [3000, 1777], causal: true },
 ], { run: runPagedPrefill({ pageSize: 16 }) });

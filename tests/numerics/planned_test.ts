@@ -132,7 +132,7 @@ onEachBackend("planned decode: a run that waits for kernels has its plan too", a
 
 onEachBackend("planned decode: a plan with other pages or options has those", async (device) => {
   const { q, cache } = tensorsOn(device);
-  using q_ = q, cache_ = cache;
+  using _ = q, cache_ = cache;
   using decode = new BatchDecodeWithPagedKvCache(device);
   const qScale = [1, 2, 3, 4, 5, 6];
   const plans = [

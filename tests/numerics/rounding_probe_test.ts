@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { encodeFp8, openDevice, quantize } from "@kvasir/attention";
+import { decodeFp8, dequantize, encodeFp8, openDevice, quantize } from "@kvasir/attention";
 import { shaders } from "../../src/generated/shaders.js";
 import { hardValues } from "../../src/webgpu/rounding_probe.ts";
 import { gpuTest } from "../support/device.ts";
@@ -65,20 +65,49 @@ gpuTest("additions round as they should here", async () => {
   await checkRounding(/^additions round 4320 hard values/, /\.add/);
 });
 
-gpuTest("a device whose additions round otherwise goes by integers", async () => {
+/** Runs `work` on shaders of which one is changed. */
+async function withShader(file: string, from: string, to: string, work: () => Promise<void>) {
   const texts = shaders as Record<string, string>;
-  const file = "formats/addition";
   const saved = texts[file];
-  // As an adder would that rounds toward zero.
-  const broken = saved.replace(
-    "+ bitcast<vec4<f32>>(rounder));",
-    "+ bitcast<vec4<f32>>(rounder) * 0.9999999);",
-  );
-  assert.notEqual(broken, saved);
-  texts[file] = broken;
+  texts[file] = saved.replace(from, to);
+  assert.notEqual(texts[file], saved);
   try {
-    await checkRounding(/additions get \d+ words of float8_e4m3fn wrong/, /\.integers/);
+    await work();
   } finally {
     texts[file] = saved;
   }
+}
+
+gpuTest("a device whose additions round otherwise goes by integers", async () => {
+  // As an adder would that rounds toward zero.
+  await withShader(
+    "formats/addition",
+    "+ bitcast<vec4<f32>>(rounder));",
+    "+ bitcast<vec4<f32>>(rounder) * 0.9999999);",
+    () => checkRounding(/additions get \d+ words of float8_e4m3fn wrong/, /\.integers/),
+  );
+});
+
+/** All codes of e4m3 as halves, on a device that is opened for it. */
+async function checkPacking(modules: RegExp) {
+  using device = await openDevice({ backend: "webgpu" });
+  const codes = Uint8Array.from({ length: 256 }, (_, code) => code);
+  using tensor = device.tensorFromBytes(codes, [256], "float8_e4m3fn");
+  using halves = await dequantize(tensor, "float16");
+  const expected = store(decodeFp8(codes, "float8_e4m3fn"), "float16").bytes;
+  assertEqual("halves", await halves.readBytes(), expected);
+  const { variant } = device.report.kernels.find(({ family }) => family === "quantize")!;
+  assert.match(variant, modules);
+}
+
+gpuTest("e4m3 is packed as halves", () => checkPacking(/\.pack/));
+
+gpuTest("a device that packs otherwise has halves encoded", async () => {
+  const packed = "pack2x16float(values.xy)";
+  await withShader(
+    "formats/f16_pack",
+    packed,
+    `${packed} + 1u`,
+    () => checkPacking(/(?<!\.pack)$/),
+  );
 });

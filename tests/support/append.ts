@@ -29,6 +29,8 @@ export interface AppendSpec {
   readonly joined: boolean;
   readonly kScale?: PerHead;
   readonly vScale?: PerHead;
+  /** Whether each row has a scale of its own; the scales are the last tensor of the cache then. */
+  readonly rowScales?: boolean;
   readonly rope?: { readonly scale: number; readonly theta: number };
   /** Of the drawn values; 1. */
   readonly seed?: number;
@@ -61,6 +63,7 @@ export function drawAppend(spec: AppendSpec): AppendCase {
   const tokens = appendIndptr[lengths.length];
   const page = (dim: number) => numPages * pageSize * heads * dim * bytesOf(kvDtype);
   const sizes = joined ? [2 * page(headDim)] : [page(headDim), page(headDimV)];
+  if (spec.rowScales) sizes.push(numPages * 2 * heads * pageSize * 4);
   return {
     ...spec,
     headDimV,
@@ -95,6 +98,8 @@ export interface StoredRow {
   /** The appended row, decoded, and where it begins there. */
   readonly row: Float32Array;
   readonly from: number;
+  /** Where its scale is, if it has one. */
+  readonly scale: number;
 }
 
 /** Every row that is appended. */
@@ -120,14 +125,28 @@ export function* storedRows(c: AppendCase): Generator<StoredRow> {
           position,
           row: c[part].values.subarray(from, from + dim),
           from,
+          scale: ((c.indices[entry] * 2 + Number(isV)) * c.heads + head) * c.pageSize + place,
         };
       }
     }
   }
 }
 
+/** What a row is multiplied with for FP8 where it has a scale of its own, and that scale. */
+export function ownScale(row: Float32Array, dtype: DType): { factor: number; scale: number } {
+  const finite = Array.from(row, Math.abs).filter((x) => x > 0 && Number.isFinite(x));
+  if (finite.length === 0) return { factor: 1, scale: 1 };
+  const largest = Math.max(2 ** -80, ...finite);
+  const most = dtype === "float8_e4m3fn" ? 448 : 57344;
+  return {
+    factor: Math.fround(most / largest),
+    scale: Math.fround(largest * Math.fround(1 / most)),
+  };
+}
+
 /** What a row is multiplied with. */
-function factorOf(c: AppendCase, { part, head }: StoredRow): number {
+function factorOf(c: AppendCase, { part, head, row }: StoredRow): number {
+  if (c.rowScales) return ownScale(row, c.kvDtype).factor;
   return Math.fround(1 / ofHead(part === "key" ? c.kScale : c.vScale, head));
 }
 
@@ -143,6 +162,9 @@ export function expectedBytes(c: AppendCase): Uint8Array[] {
       ? c[part].bytes.subarray(from * size, (from + row.length) * size)
       : store(row.map((x) => Math.fround(x * factor)), c.kvDtype).bytes;
     tensors[tensor].set(bytes, element * size);
+    if (!c.rowScales) continue;
+    const scales = tensors[tensors.length - 1];
+    new DataView(scales.buffer).setFloat32(4 * stored.scale, ownScale(row, c.kvDtype).scale, true);
   }
   return tensors;
 }
@@ -192,9 +214,10 @@ function decoded(bytes: Uint8Array<ArrayBuffer>, dtype: DType): Float32Array {
 export function cacheShapes(c: AppendCase): number[][] {
   const inner = (dim: number) =>
     c.kvLayout === "NHD" ? [c.pageSize, c.heads, dim] : [c.heads, c.pageSize, dim];
-  return c.joined
+  const shapes = c.joined
     ? [[c.numPages, 2, ...inner(c.headDim)]]
     : [[c.numPages, ...inner(c.headDim)], [c.numPages, ...inner(c.headDimV!)]];
+  return c.rowScales ? [...shapes, [c.numPages, 2, c.heads, c.pageSize]] : shapes;
 }
 
 /** Appends by the library; what the cache's tensors hold after. */
@@ -202,8 +225,13 @@ export async function runAppend(device: Device, c: AppendCase): Promise<Uint8Arr
   const tokens = c.batchIndices.length;
   using key = device.tensorFromBytes(c.key.bytes, [tokens, c.heads, c.headDim], c.dtype);
   using value = device.tensorFromBytes(c.value.bytes, [tokens, c.heads, c.headDimV!], c.dtype);
-  const cache = cacheShapes(c).map((shape, i) =>
-    device.tensorFromBytes(c.before[i], shape, c.kvDtype)
+  const shapes = cacheShapes(c);
+  const cache = shapes.map((shape, i) =>
+    device.tensorFromBytes(
+      c.before[i],
+      shape,
+      c.rowScales && i === shapes.length - 1 ? "float32" : c.kvDtype,
+    )
   );
   try {
     await appendPagedKvCache(
@@ -211,7 +239,7 @@ export async function runAppend(device: Device, c: AppendCase): Promise<Uint8Arr
       value,
       c.batchIndices,
       c.positions,
-      c.joined ? cache[0] : cache as unknown as PagedKv,
+      c.joined ? cache[0] : cache.slice(0, 2) as unknown as PagedKv,
       c.indices,
       c.indptr,
       c.lastPageLen,
@@ -219,6 +247,7 @@ export async function runAppend(device: Device, c: AppendCase): Promise<Uint8Arr
         kvLayout: c.kvLayout,
         kScale: c.kScale,
         vScale: c.vScale,
+        kvScales: c.rowScales ? cache[cache.length - 1] : undefined,
         ...c.rope && {
           posEncodingMode: "ROPE_LLAMA",
           ropeScale: c.rope.scale,

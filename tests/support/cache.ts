@@ -9,6 +9,7 @@ import { type Device, type DType, PagedKvCache, type PageSequence } from "@kvasi
 import { encodeValues } from "../../src/cpu/codec.ts";
 import { bytesPerElement } from "../../src/dtype.ts";
 import { decodeSequence } from "../../src/saved_sequence.ts";
+import { ownScale } from "./append.ts";
 import { normals } from "./values.ts";
 
 /** The sizes of a cache under test. */
@@ -21,9 +22,10 @@ export interface CacheSpec {
   readonly dtype: DType;
   readonly kvLayout?: "NHD" | "HND";
   readonly numLayers?: number;
+  readonly kvScales?: "none" | "token";
 }
 
-/** A sequence of the model: of each layer k and v, as one stored row a token. */
+/** A sequence of the model: of each layer k, v and perhaps the scales, as one stored row a token. */
 export interface ModelSequence {
   readonly handle: PageSequence;
   readonly rows: Uint8Array[][];
@@ -36,6 +38,16 @@ export function stored(values: Float32Array, dtype: DType): Uint8Array {
   return bytes;
 }
 
+/** Multiplies each head of a token's row by its own factor; their scales. */
+function scaleRow(row: Float32Array, dim: number, dtype: DType): number[] {
+  return Array.from({ length: row.length / dim }, (_, head) => {
+    const part = row.subarray(head * dim, (head + 1) * dim);
+    const { factor, scale } = ownScale(part, dtype);
+    part.forEach((x, i) => part[i] = x * factor);
+    return scale;
+  });
+}
+
 /** A cache with its model. */
 export class ModelCache {
   readonly cache: PagedKvCache;
@@ -46,7 +58,13 @@ export class ModelCache {
 
   constructor(device: Device, spec: CacheSpec) {
     this.#device = device;
-    this.#spec = { headDimV: spec.headDim, kvLayout: "NHD", numLayers: 1, ...spec };
+    this.#spec = {
+      headDimV: spec.headDim,
+      kvLayout: "NHD",
+      numLayers: 1,
+      kvScales: "none",
+      ...spec,
+    };
     this.cache = PagedKvCache.create(device, spec);
   }
 
@@ -72,11 +90,15 @@ export class ModelCache {
       let at = 0;
       for (const [sequence, tokens] of appends) {
         for (let i = 0; i < tokens; i++, at++) {
-          [headDim, headDimV].forEach((dim, part) => {
+          const scales = [headDim, headDimV].flatMap((dim, part) => {
             const size = numKvHeads * dim;
-            const row = rows[part].subarray(at * size, (at + 1) * size);
-            sequence.rows[2 * layer + part].push(stored(row, dtype));
+            const row = rows[part].slice(at * size, (at + 1) * size);
+            const own = this.#hasScales ? scaleRow(row, dim, dtype) : [];
+            sequence.rows[this.#parts * layer + part].push(stored(row, dtype));
+            return own;
           });
+          if (!this.#hasScales) continue;
+          sequence.rows[this.#parts * layer + 2].push(stored(Float32Array.from(scales), "float32"));
         }
       }
     }
@@ -117,7 +139,15 @@ export class ModelCache {
   }
 
   #noRows(): Uint8Array[][] {
-    return Array.from({ length: 2 * this.#spec.numLayers }, () => []);
+    return Array.from({ length: this.#parts * this.#spec.numLayers }, () => []);
+  }
+
+  get #hasScales(): boolean {
+    return this.#spec.kvScales === "token";
+  }
+
+  get #parts(): number {
+    return this.#hasScales ? 3 : 2;
   }
 
   #adopt(handle: PageSequence, rows: Uint8Array[][]): ModelSequence {

@@ -18,6 +18,7 @@ import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
 import { isFp8 } from "./formats.ts";
 import { type AttentionCase, type AttentionOptions, cacheRow, OPTION_NAMES } from "./oracle.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
+import { drawTokenScales, paddedScales } from "./token_scales.ts";
 import { normals } from "./values.ts";
 
 /** A decode call with its options; what is left out has the default that is noted. */
@@ -32,9 +33,13 @@ export interface DecodeSpec extends AttentionOptions {
   readonly qDtype?: DType;
   /** float32. */
   readonly kvDtype?: DType;
+  /** Of v, if it is not k's. */
+  readonly vDtype?: DType;
   /** NHD. */
   readonly kvLayout?: "NHD" | "HND";
   readonly seqLens?: readonly number[];
+  /** Whether each token and KV head has scales; false. */
+  readonly tokenScales?: boolean;
   /** q's, or float16 for an FP8 q. */
   readonly outDtype?: DType;
   /** Of the drawn values; 1. */
@@ -71,7 +76,7 @@ export interface DecodeValues {
 
 /** The oracle's names for a spec's sizes. */
 export function shapeOf(spec: DecodeSpec): DecodeShape {
-  return {
+  const shape: DecodeShape = {
     numRequests: spec.batch ?? 1,
     numQoHeads: spec.heads[0],
     numKvHeads: spec.heads[1],
@@ -81,6 +86,7 @@ export function shapeOf(spec: DecodeSpec): DecodeShape {
     kvLayout: spec.kvLayout ?? "NHD",
     ...optionsOf(spec),
   };
+  return spec.tokenScales ? { ...shape, kvScales: drawTokenScales(shape, spec.seed ?? 1) } : shape;
 }
 
 /** The options of a spec or a case that are given. */
@@ -116,7 +122,7 @@ export function makeInputs(
   const kvDtype = spec.kvDtype ?? "float32";
   const q = store(values.q, spec.qDtype ?? "float32");
   const k = store(values.k, kvDtype);
-  const v = store(values.v, kvDtype);
+  const v = store(values.v, spec.vDtype ?? kvDtype);
   spec.seqLens?.forEach((length, request) => {
     for (let token = length; token < spec.kvLen; token++) {
       for (let head = 0; head < shape.numKvHeads; head++) {
@@ -143,8 +149,11 @@ export async function runDecode(device: Device, inputs: DecodeInputs): Promise<D
   );
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
+  const scales = paddedScales(device, p);
+  using _ = scales.kvScales;
   const result = await batchDecodeWithPaddedKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     kvLayout: p.kvLayout,
     seqLens: p.kvLens,
     outDtype: inputs.outDtype,
@@ -164,8 +173,11 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
   using qTensor = device.tensorFromBytes(q.bytes, [p.numQoHeads, p.headDim], q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, cacheShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, cacheShape, v.dtype);
+  const scales = paddedScales(device, p, true);
+  using _ = scales.kvScales;
   const result = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     kvLayout: p.kvLayout,
     outDtype: inputs.outDtype,
     returnLse: true,
@@ -177,13 +189,13 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
 
 /** A spec in a few words, for the names of tests and failures. */
 export function describe(spec: DecodeSpec): string {
-  const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, kvLayout = "NHD" } = spec;
-  const options = [...OPTION_NAMES, "outDtype", "magnitude", "seed"] as const;
+  const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, vDtype, kvLayout = "NHD" } = spec;
+  const options = [...OPTION_NAMES, "tokenScales", "outDtype", "magnitude", "seed"] as const;
   const given = options
     .filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);
   return [
-    `q ${qDtype ?? "float32"}, kv ${kvDtype ?? "float32"}`,
+    `q ${qDtype ?? "float32"}, kv ${kvDtype ?? "float32"}${vDtype ? `, v ${vDtype}` : ""}`,
     `${heads[0]}/${heads[1]} heads, D ${headDim}, B ${batch}, L ${kvLen}, ${kvLayout}`,
     ...(spec.seqLens ? [`seqLens [${spec.seqLens.join(", ")}]`] : []),
     ...given,

@@ -5,8 +5,8 @@
  * The plain computation is now and then exact by luck, and its `exp` is rounded correctly, which
  * that of SIMD code or of a GPU is not. So its error counts by requests, not by elements: the
  * largest of a request's, and at least what one unit in the last place of its largest number makes,
- * be that number in the answer or a logit. (Without the logits, answers of either backend were up to
- * 6 times as far off as a plain computation that had luck.)
+ * be that number in the answer, a logit or a sum on the way to one. (Without the logits, answers of
+ * either backend were up to 6 times as far off as a plain computation that had luck.)
  *
  * @module
  */

@@ -7,6 +7,7 @@
  */
 
 import { type RopeSpeed, rotate, slopesOf } from "./positions.ts";
+import { scaleIndex } from "./token_scales.ts";
 
 /** One number for all heads, or one for each. */
 export type PerHead = number | readonly number[];
@@ -73,6 +74,11 @@ export interface AttentionCase extends AttentionOptions {
   readonly k: ArrayLike<number>;
   /** The same with headDimV. */
   readonly v: ArrayLike<number>;
+  /**
+   * [numRequests, 2, numKvHeads, maxKvLen], what each row of k, and of v, is multiplied with; 1 where left
+   * out.
+   */
+  readonly kvScales?: Float32Array;
 }
 
 /** out [numRequests, numQueries, numQoHeads, headDimV]; lse without the headDimV. */
@@ -81,7 +87,8 @@ export interface AttentionResult {
   readonly lse: Float64Array;
   /**
    * For each row of out: how far the output's and the lse's numbers move when logits move by a unit
-   * in the last place that a float32 of the size of the largest has.
+   * in the last place that a float32 of the size of the largest has, or, on the weighted mean, by one
+   * of the largest sum that a logit's dot product passes through.
    */
   readonly outUnits: Float64Array;
   readonly lseUnits: Float64Array;
@@ -114,6 +121,17 @@ export function cacheRow(
 /** The number of a head. */
 export function ofHead(values: PerHead | undefined, head: number): number {
   return (typeof values === "object" ? values[head] : values) ?? 1;
+}
+
+/** What a key's row (part 0) or its value's (part 1) is multiplied with. */
+function tokenScale(
+  c: AttentionCase,
+  request: number,
+  part: number,
+  head: number,
+  token: number,
+): number {
+  return c.kvScales ? c.kvScales[scaleIndex(c, request, part, head, token)] : 1;
 }
 
 /** Where a query stands: the last one stands at the last key. */
@@ -176,6 +194,7 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
   const outUnits = new Float64Array(rows);
   const lseUnits = new Float64Array(rows);
   const weights = new Float64Array(c.maxKvLen);
+  const logitUnits = new Float64Array(c.maxKvLen);
   const spread = new Float64Array(headDimV);
 
   for (let row = 0; row < rows; row++) {
@@ -196,10 +215,20 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     for (const j of keys) {
       const key = turn(read(k, cacheRow(c, request, j, kvHead), keyRow), j);
       let dot = 0;
-      for (let d = 0; d < headDim; d++) dot = round(dot + round(turnedQuery[d] * key[d]));
-      let logit = round(dot * scale);
+      const own = tokenScale(c, request, 0, kvHead, j);
+      let passed = 0;
+      for (let d = 0; d < headDim; d++) {
+        dot = round(dot + round(turnedQuery[d] * key[d]));
+        passed = Math.max(passed, Math.abs(dot));
+      }
+      logitUnits[j] = unitInTheLastPlace(passed * scale * own);
+      let logit = round(round(dot * scale) * own);
       if (slopes) logit = round(logit + round(slopes[head] * (j - position)));
-      if (cap) logit = round(round(cap) * round(Math.tanh(round(logit / round(cap)))));
+      if (cap) {
+        const tangent = Math.tanh(round(logit / round(cap)));
+        logit = round(round(cap) * round(tangent));
+        logitUnits[j] *= 1 - tangent ** 2;
+      }
       weights[j] = logit;
       max = Math.max(max, logit);
     }
@@ -215,8 +244,9 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     lse[row] = isEmpty ? -Infinity : c.lseBase === "ln" ? round(lse2 * round(Math.LN2)) : lse2;
     for (const j of keys) {
       const value = cacheRow(c, request, j, kvHead, headDimV);
+      const weight = round(weights[j] * tokenScale(c, request, 1, kvHead, j));
       for (let d = 0; d < headDimV; d++) {
-        out[row * headDimV + d] = round(out[row * headDimV + d] + round(weights[j] * v[value + d]));
+        out[row * headDimV + d] = round(out[row * headDimV + d] + round(weight * v[value + d]));
       }
     }
     // An empty row has no sum to divide by: its answer is 0.
@@ -230,11 +260,15 @@ function attention(c: AttentionCase, round: (x: number) => number): AttentionRes
     for (const j of keys) {
       const value = cacheRow(c, request, j, kvHead, headDimV);
       for (let d = 0; d < headDimV; d++) {
-        spread[d] += weights[j] / sum * Math.abs(v[value + d] * vScale - out[row * headDimV + d]);
+        const scaled = v[value + d] * vScale * tokenScale(c, request, 1, kvHead, j);
+        spread[d] += weights[j] / sum * Math.abs(scaled - out[row * headDimV + d]);
       }
     }
-    outUnits[row] = unitInTheLastPlace(max) * Math.max(...spread);
-    lseUnits[row] = unitInTheLastPlace(max) * (c.lseBase === "ln" ? 1 : Math.LOG2E);
+    let mean = 0;
+    for (const j of keys) mean += weights[j] / sum * logitUnits[j];
+    const unit = Math.max(unitInTheLastPlace(max), mean);
+    outUnits[row] = unit * Math.max(...spread);
+    lseUnits[row] = unit * (c.lseBase === "ln" ? 1 : Math.LOG2E);
   }
   return { out, lse, outUnits, lseUnits };
 }

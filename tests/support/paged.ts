@@ -8,6 +8,7 @@ import {
   BatchDecodeWithPagedKvCache,
   BatchPrefillWithPagedKvCache,
   type Device,
+  type DType,
   type PagedSizes,
   type PlannedOptions,
   type Tensor,
@@ -17,6 +18,7 @@ import { cacheRow } from "./oracle.ts";
 import { type MaskForm, maskOptions, type PrefillInputs } from "./prefill.ts";
 import { gatherRows, indptrOf, lengthsOf, masksInUse, padRows, rowsInUse } from "./ragged.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
+import { movedScales } from "./token_scales.ts";
 import { uniform } from "./values.ts";
 
 /** How a padded cache becomes a paged one. */
@@ -40,6 +42,8 @@ export interface PagedInputs {
   readonly numPages: number;
   /** Makes the cache's tensors: one, or two. */
   tensors(device: Device): readonly Tensor[];
+  /** Makes the tensor of tokens' scales, where the case has them. */
+  scales(device: Device): Tensor | undefined;
 }
 
 /** The numbers from 0 to `count` in an order of their own. */
@@ -66,7 +70,7 @@ export function pagedInputs(
   const numPages = order ? Math.max(...order) + 1 : inUse + spare;
   const indices = [...order ?? shuffled(numPages, seed).slice(0, inUse)];
   const lastPageLen = kvLens.map((length, i) => length - Math.max(0, pages[i] - 1) * pageSize);
-  const joined = isJoined && headDim === headDimV;
+  const joined = isJoined && headDim === headDimV && k.dtype === v.dtype;
   const rowAt = (page: number, place: number, head: number, part: number) => {
     const inPage = kvLayout === "NHD" ? place * numKvHeads + head : head * pageSize + place;
     return (joined ? 2 * page + part : page) * pageSize * numKvHeads + inPage;
@@ -86,23 +90,23 @@ export function pagedInputs(
   };
   const inner = (dim: number) =>
     kvLayout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
-  const empty = (shape: readonly number[]) => {
+  const empty = (shape: readonly number[], dtype: DType) => {
     const count = shape.reduce((a, b) => a * b, 1);
-    const stored = store(new Float32Array(count), k.dtype);
+    const stored = store(new Float32Array(count), dtype);
     fillWithNan(stored, 0, count);
     return stored;
   };
   const parts: (readonly [Stored, readonly number[]])[] = [];
   if (joined) {
     const shape = [numPages, 2, ...inner(headDim)];
-    const both = empty(shape);
+    const both = empty(shape, k.dtype);
     put(both, k, headDim, 0);
     put(both, v, headDim, 1);
     parts.push([both, shape]);
   } else {
     for (const [from, dim] of [[k, headDim], [v, headDimV]] as const) {
       const shape = [numPages, ...inner(dim)];
-      const stored = empty(shape);
+      const stored = empty(shape, from.dtype);
       put(stored, from, dim, 0);
       parts.push([stored, shape]);
     }
@@ -112,6 +116,20 @@ export function pagedInputs(
     indices,
     lastPageLen,
     numPages,
+    scales: (device) =>
+      p.kvScales && device.tensor(
+        movedScales(
+          p,
+          kvLens,
+          numPages * 2 * numKvHeads * pageSize,
+          (request, part, head, token) => {
+            const page = indices[indptr[request] + Math.floor(token / pageSize)];
+            return ((page * 2 + part) * numKvHeads + head) * pageSize + token % pageSize;
+          },
+        ),
+        [numPages, 2, numKvHeads, pageSize],
+        "float32",
+      ),
     tensors: (device) =>
       parts.map(([{ bytes, dtype }, shape]) => device.tensorFromBytes(bytes, shape, dtype)),
   };
@@ -124,7 +142,7 @@ export function cacheOf(tensors: readonly Tensor[]): Tensor | readonly [Tensor, 
 
 /** The sizes and options of a case, as plans name them. */
 export function planOf(
-  { q, k, problem: p, outDtype }: PrefillInputs,
+  { q, k, v, problem: p, outDtype }: PrefillInputs,
   pageSize: number,
 ): PlannedOptions & PagedSizes {
   return {
@@ -134,8 +152,9 @@ export function planOf(
     headDim: p.headDim,
     pageSize,
     qDtype: q.dtype,
-    kvDtype: k.dtype,
+    kvDtype: { k: k.dtype, v: v.dtype },
     outDtype,
+    kvScales: p.kvScales ? "token" : "none",
   };
 }
 
@@ -143,7 +162,8 @@ export function planOf(
 export function runPagedDecode(form: PagedForm) {
   return async (device: Device, inputs: PrefillInputs): Promise<DecodeAnswer> => {
     const { q, problem: p } = inputs;
-    const { indptr, indices, lastPageLen, tensors } = pagedInputs(inputs, form);
+    const { indptr, indices, lastPageLen, tensors, scales } = pagedInputs(inputs, form);
+    using kvScales = scales(device);
     using decode = new BatchDecodeWithPagedKvCache(device, { kvLayout: p.kvLayout });
     decode.plan({ ...planOf(inputs, form.pageSize), indptr, indices, lastPageLen });
     const cache = tensors(device);
@@ -152,7 +172,7 @@ export function runPagedDecode(form: PagedForm) {
       [p.numRequests, p.numQoHeads, p.headDim],
       q.dtype,
     );
-    const result = await decode.run(queries, cacheOf(cache), { returnLse: true });
+    const result = await decode.run(queries, cacheOf(cache), { returnLse: true, kvScales });
     using out = result.out;
     using lse = result.lse;
     const answer = { out: await out.read(), lse: await lse.read() };
@@ -169,7 +189,8 @@ export function runPagedPrefill(form: PagedForm, maskForm: MaskForm = "booleans"
     const { qoLens } = lengthsOf(p);
     const qoIndptr = indptrOf(qoLens);
     const queries = rowsInUse(qoLens, numQueries);
-    const { indptr, indices, lastPageLen, tensors } = pagedInputs(inputs, form);
+    const { indptr, indices, lastPageLen, tensors, scales } = pagedInputs(inputs, form);
+    using kvScales = scales(device);
     using prefill = new BatchPrefillWithPagedKvCache(device, { kvLayout: p.kvLayout });
     prefill.plan({
       ...planOf(inputs, form.pageSize),
@@ -187,7 +208,7 @@ export function runPagedPrefill(form: PagedForm, maskForm: MaskForm = "booleans"
       [queries.length, numQoHeads, headDim],
       q.dtype,
     );
-    const result = await prefill.run(qTensor, cacheOf(cache), { returnLse: true });
+    const result = await prefill.run(qTensor, cacheOf(cache), { returnLse: true, kvScales });
     using outTensor = result.out;
     using lseTensor = result.lse;
     const [rows, rowsLse] = [await outTensor.read(), await lseTensor.read()];

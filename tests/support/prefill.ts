@@ -20,6 +20,7 @@ import { type BackendName, onEachBackend } from "./device.ts";
 import { checkAnswer, type Expected, expectedOf } from "./gate.ts";
 import { type AttentionCase, cacheRow, OPTION_NAMES } from "./oracle.ts";
 import { fillWithNan, store, type Stored } from "./storage.ts";
+import { paddedScales } from "./token_scales.ts";
 import { normals, uniform } from "./values.ts";
 
 /** A prefill call with its options; what is left out has the default that is noted. */
@@ -87,7 +88,7 @@ export function makePrefill(
   const kvDtype = spec.kvDtype ?? "float32";
   const q = store(values.q, spec.qDtype ?? "float32");
   const k = store(values.k, kvDtype);
-  const v = store(values.v, kvDtype);
+  const v = store(values.v, spec.vDtype ?? kvDtype);
   const rowSize = shape.numQoHeads * headDim;
   for (let request = 0; request < batch; request++) {
     const end = (request + 1) * qoLen * rowSize;
@@ -157,8 +158,11 @@ export async function runPrefill(
   using qTensor = device.tensorFromBytes(q.bytes, qShape, q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, kShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, vShape, v.dtype);
+  const scales = paddedScales(device, p);
+  using _ = scales.kvScales;
   const result = await batchPrefillWithPaddedKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     ...maskOptions(masksOf(p), form),
     causal: p.causal,
     kvLayout: p.kvLayout,
@@ -183,8 +187,11 @@ export async function runSinglePrefill(
   using qTensor = device.tensorFromBytes(q.bytes, qShape, q.dtype);
   using kTensor = device.tensorFromBytes(k.bytes, kShape, k.dtype);
   using vTensor = device.tensorFromBytes(v.bytes, vShape, v.dtype);
+  const scales = paddedScales(device, p, true);
+  using _ = scales.kvScales;
   const result = await singlePrefillWithKvCache(qTensor, kTensor, vTensor, {
     ...optionsOf(p),
+    ...scales,
     ...maskOptions(masksOf(p), form),
     causal: p.causal,
     kvLayout: p.kvLayout,
@@ -201,6 +208,7 @@ export function describePrefill(spec: PrefillSpec): string {
   const { batch = 1, qoLen, kvLen, heads, headDim, headDimV, kvLayout = "NHD" } = spec;
   const options = [
     ...OPTION_NAMES,
+    "tokenScales",
     "causal",
     "maskDensity",
     "outDtype",
@@ -211,7 +219,9 @@ export function describePrefill(spec: PrefillSpec): string {
     .filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);
   return [
-    `q ${spec.qDtype ?? "float32"}, kv ${spec.kvDtype ?? "float32"}`,
+    `q ${spec.qDtype ?? "float32"}, kv ${spec.kvDtype ?? "float32"}${
+      spec.vDtype ? `, v ${spec.vDtype}` : ""
+    }`,
     `${heads[0]}/${heads[1]} heads, D ${headDim}${headDimV === undefined ? "" : `/${headDimV}`}`,
     `B ${batch}, N ${qoLen}, L ${kvLen}, ${kvLayout}`,
     ...(spec.qoLens ? [`qoLens [${spec.qoLens.join(", ")}]`] : []),

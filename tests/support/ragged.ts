@@ -9,6 +9,7 @@ import { type DecodeAnswer, optionsOf } from "./decode.ts";
 import { type AttentionCase, cacheRow } from "./oracle.ts";
 import { cacheShapes, type MaskForm, maskOptions, masksOf, type PrefillInputs } from "./prefill.ts";
 import type { Stored } from "./storage.ts";
+import { movedScales } from "./token_scales.ts";
 
 /** The lengths of a case's requests. */
 export function lengthsOf(
@@ -74,9 +75,21 @@ export async function runRagged(
     headDim,
     headDimV,
     qDtype: q.dtype,
-    kvDtype: k.dtype,
+    kvDtype: { k: k.dtype, v: v.dtype },
     outDtype,
+    kvScales: p.kvScales ? "token" : "none",
   });
+  using kvScales = p.kvScales && device.tensor(
+    movedScales(
+      p,
+      kvLens,
+      2 * p.numKvHeads * kvRows,
+      (request, part, head, token) =>
+        (part * p.numKvHeads + head) * kvRows + kvIndptr[request] + token,
+    ),
+    [2, p.numKvHeads, kvRows],
+    "float32",
+  );
   const queries = rowsInUse(qoLens, numQueries);
   const cacheRows = cacheRowsInUse(p, kvLens);
   const [kShape, vShape] = cacheShapes(p, [], kvRows);
@@ -87,7 +100,7 @@ export async function runRagged(
   );
   using kTensor = device.tensorFromBytes(gatherRows(k, cacheRows, headDim), kShape, k.dtype);
   using vTensor = device.tensorFromBytes(gatherRows(v, cacheRows, headDimV), vShape, v.dtype);
-  const result = await prefill.run(qTensor, kTensor, vTensor, { returnLse: true });
+  const result = await prefill.run(qTensor, kTensor, vTensor, { returnLse: true, kvScales });
   using outTensor = result.out;
   using lseTensor = result.lse;
   return padRows(p, queries, await outTensor.read(), await lseTensor.read());

@@ -13,11 +13,36 @@ const QUANTIZE = ["tests/numerics/quantize_test.ts"];
 const ARGUMENTS = ["tests/validation/append_arguments_test.ts"];
 const TABLES = ["tests/unit/page_indices_test.ts"];
 const KERNEL = "shaders/append.wgsl";
+const PACKING = ["tests/numerics/rounding_probe_test.ts"];
 const CONVERT = "shaders/convert.wgsl";
 const KINDS = "/every kind of cache.*webgpu/";
 
 /** Mutants of append and quantize. */
 export const APPEND_AND_QUANTIZE: readonly Mutant[] = [
+  mutant(
+    "dequantize: NaN codes are packed as numbers",
+    CONVERT,
+    "    return encode_piece(values_of(piece));",
+    "    return pack_piece(decode_piece(piece));",
+    PACKING,
+    "/e4m3 is packed/",
+  ),
+  mutant(
+    "dequantize: NaN codes of a rare piece stay numbers",
+    CONVERT,
+    "vec4<u32>(0x7fc00000u), is_nan",
+    "vec4<u32>(0x43f00000u), is_nan",
+    PACKING,
+    "/e4m3 is packed/",
+  ),
+  mutant(
+    "rounding: packing is never tested",
+    "src/webgpu/rounding_probe.ts",
+    "halves[code]\n",
+    "halves[code] || true\n",
+    PACKING,
+    "/packs otherwise/",
+  ),
   mutant(
     "append: values are those of the head before",
     KERNEL,
@@ -162,8 +187,8 @@ export const APPEND_AND_QUANTIZE: readonly Mutant[] = [
   mutant(
     "quantize: NaN codes are numbers",
     CONVERT,
-    "vec4<u32>(0x7fc00000u), is_nan);",
-    "vec4<u32>(0x7fc00000u), is_nan & vec4<bool>(false));",
+    "(nan_mark(piece) & 0x80808080u) != 0u) {\n    let marks",
+    "(nan_mark(piece) & 0x80808000u) != 0u) {\n    let marks",
     QUANTIZE,
     "/every code.*webgpu/",
   ),

@@ -20,8 +20,8 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: decode reads k for v",
     "src/webgpu/decode_tables.ts",
-    "elementBytes - (v.offset ?? 0);",
-    "elementBytes;",
+    "bytesPerElement(dtype) - offset;",
+    "bytesPerElement(dtype);",
     PAGED,
     "/decode: pages of 16, one tensor.*webgpu/",
   ),
@@ -44,7 +44,7 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: all tokens are on the first page",
     "shaders/address.wgsl",
-    "page_table[work.first_page + position / PAGE_SIZE]",
+    "page_table[work.first_page + min(wanted, max(work.end_key, 1u) - 1u) / PAGE_SIZE]",
     "page_table[work.first_page]",
     PAGED,
     "/decode: pages of 3, a pair.*webgpu/",
@@ -52,8 +52,8 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: every token has a page of the table",
     "shaders/address.wgsl",
-    "page_table[work.first_page + position / PAGE_SIZE]",
-    "page_table[work.first_page + position]",
+    "max(work.end_key, 1u) - 1u) / PAGE_SIZE]",
+    "max(work.end_key, 1u) - 1u)]",
     PAGED,
     "/decode: pages of 3, a pair.*webgpu/",
   ),

@@ -50,7 +50,10 @@ pub mod word {
     pub const MASK: usize = 46;
     /// handle, byte offset; for each request: the word at which its mask begins
     pub const MASK_STARTS: usize = 48;
-    pub const COUNT: usize = 50;
+    /// handle (0: none), byte offset, page_stride, part_stride, head_stride; f32: a scale of each key's row and, part_stride
+    /// further, of each value's; those of a head's tokens lie side by side.
+    pub const KV_SCALES: usize = 50;
+    pub const COUNT: usize = 55;
 }
 
 pub const FLAG_CAUSAL: u32 = 1;
@@ -90,6 +93,15 @@ pub struct MaskTables {
     pub starts: Location,
 }
 
+/// Where the scales of tokens lie.
+#[derive(Clone, Copy, Debug)]
+pub struct KvScales {
+    pub at: Location,
+    pub page_stride: u64,
+    pub part_stride: u64,
+    pub head_stride: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Descriptor {
     pub num_requests: usize,
@@ -114,6 +126,7 @@ pub struct Descriptor {
     pub page_table: Location,
     pub page_table_len: usize,
     pub mask: Option<MaskTables>,
+    pub kv_scales: Option<KvScales>,
 }
 
 impl Descriptor {
@@ -164,6 +177,13 @@ impl Descriptor {
             page_table_len: count(word::PAGE_TABLE_LEN),
             mask: Some(MaskTables { words: location(word::MASK), starts: location(word::MASK_STARTS) })
                 .filter(|mask| mask.words.handle != 0),
+            kv_scales: Some(KvScales {
+                at: location(word::KV_SCALES),
+                page_stride: words[word::KV_SCALES + 2].into(),
+                part_stride: words[word::KV_SCALES + 3].into(),
+                head_stride: words[word::KV_SCALES + 4].into(),
+            })
+            .filter(|scales| scales.at.handle != 0),
         };
         let makes_sense = descriptor.sizes_make_sense() && descriptor.options_make_sense();
         let known_flags = FLAG_CAUSAL | FLAG_CAPPED | FLAG_ROTATED;

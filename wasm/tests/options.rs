@@ -19,6 +19,7 @@ fn options() -> Vec<Problem> {
     let all = Problem {
         window_left: Some(20),
         scales_vary: true,
+        token_scales: true,
         soft_cap: Some(2.0),
         rope: Some((1.0, 1e4)),
         alibi: Some(0.5),
@@ -29,6 +30,7 @@ fn options() -> Vec<Problem> {
     vec![
         Problem { window_left: all.window_left, ..base.clone() },
         Problem { scales_vary: true, ..base.clone() },
+        Problem { token_scales: true, ..base.clone() },
         Problem { soft_cap: all.soft_cap, ..base.clone() },
         Problem { rope: all.rope, ..base.clone() },
         Problem { alibi: all.alibi, ..base.clone() },
@@ -235,7 +237,7 @@ fn random_options() {
     for _ in 0..400 {
         let mut below = |n: u64| random.bits() % n;
         let lens = (0..1 + below(3)).map(|_| (below(20) as usize, below(90) as usize)).collect();
-        let on = below(256);
+        let on = below(512);
         let option = |bit: u64| on >> bit & 1 == 1;
         assert_near(&Problem {
             lens,
@@ -247,6 +249,7 @@ fn random_options() {
             window_left: option(1).then(|| below(60) as u32),
             hides: option(7).then(|| 1 + below(9) as usize),
             scales_vary: option(2),
+            token_scales: option(8),
             soft_cap: option(3).then(|| 0.5 + below(50) as f32),
             rope: option(4).then(|| (1.0 + below(3) as f64, 1e4)),
             alibi: option(5).then(|| below(100) as f32 / 100.0),
@@ -256,5 +259,20 @@ fn random_options() {
             kv_format: (below(2) == 0).then_some(E4M3),
             ..Problem::default()
         });
+    }
+}
+
+#[test]
+fn scales_of_tokens_lie_within_their_block() {
+    let base = Problem { token_scales: true, page_size: Some(4), ..Problem::default() };
+    assert_eq!(base.status(|_| {}), Status::Ok);
+    for (word, value, expected) in [
+        (word::KV_SCALES, 77, Status::UnknownHandle),
+        (word::KV_SCALES + 1, 4, Status::OutOfRange),
+        (word::KV_SCALES + 2, u32::MAX, Status::OutOfRange),
+        (word::KV_SCALES + 3, 17, Status::OutOfRange),
+        (word::KV_SCALES + 4, 9, Status::OutOfRange),
+    ] {
+        assert_eq!(base.status(|words| words[word] = value), expected, "word {word} = {value}");
     }
 }

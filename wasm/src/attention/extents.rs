@@ -53,6 +53,11 @@ pub fn check(descriptor: &Descriptor, inputs: &Inputs, outputs: &Outputs) -> Res
             let tokens = page_size.min(kv_len - i as u64 * page_size);
             within(page(&descriptor.k, number, tokens, descriptor.head_dim), inputs.k.len())?;
             within(page(&descriptor.v, number, tokens, descriptor.head_dim_v), inputs.v.len())?;
+            if let (Some(strides), Some(scales)) = (descriptor.kv_scales, inputs.kv_scales) {
+                let heads = descriptor.num_kv_heads;
+                let last = end(number.into(), strides.page_stride, tokens - 1, 1, heads, strides.head_stride, 1);
+                within(last.saturating_add(strides.part_stride), scales.len())?;
+            }
         }
     }
     Ok(())

@@ -13,11 +13,15 @@ pub struct Transform<'a> {
 }
 
 impl Transform<'_> {
-    /// Scales the logits of a block for the keys from `first_key` on, and masks those that a row may not see.
-    pub fn apply(&self, block: &Block, first_key: usize, logits: &mut [Lanes]) {
+    /// Scales the logits of a block for the keys from `first_key` on, whose own scales are `k_scales`, if they have any,
+    /// and masks those that a row may not see.
+    pub fn apply(&self, block: &Block, first_key: usize, k_scales: Option<&[f32]>, logits: &mut [Lanes]) {
         let scale = F32x4::load(&block.scale);
         for lanes in logits.iter_mut() {
             *lanes = (F32x4::load(lanes) * scale).array();
+        }
+        for (lanes, &scale) in logits.iter_mut().zip(k_scales.unwrap_or_default()) {
+            *lanes = (F32x4::load(lanes) * F32x4::splat(scale)).array();
         }
         if self.alibi {
             slant(block, first_key, logits);

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! S = Q Kᵀ              kernels::score, from rows that tiles.rs made f32 and rope.rs rotated
-//! S = transform(S)      logits.rs: scale, ALiBi, soft cap and mask
+//! S = transform(S)      logits.rs: scales, ALiBi, soft cap and mask
 //! P, m, d = softmax(S)  softmax.rs, online
+//! P = scaled P          scales.rs: by the values' scales, if tokens have any
 //! O = α O + P V         kernels::weigh
 //! ```
 //!
@@ -20,6 +21,7 @@ mod kernels;
 mod logits;
 mod rope;
 mod rows;
+mod scales;
 mod softmax;
 mod tiles;
 
@@ -75,6 +77,8 @@ struct Inputs<'a> {
     requests: &'a [[u32; 4]],
     page_table: &'a [u32],
     mask: Option<Mask<'a>>,
+    /// Of all tokens, if they have any.
+    kv_scales: Option<&'a [f32]>,
 }
 
 /// What it writes.
@@ -143,6 +147,7 @@ fn inputs<'a>(blocks: &'a Registry, descriptor: &Descriptor) -> Result<Inputs<'a
         requests: requests.get(..descriptor.num_requests).ok_or(Status::OutOfRange)?,
         page_table: page_table.get(..descriptor.page_table_len).ok_or(Status::OutOfRange)?,
         mask: mask.transpose()?,
+        kv_scales: descriptor.kv_scales.map(|scales| blocks.values(scales.at)).transpose()?,
     })
 }
 
@@ -181,8 +186,8 @@ fn attend(descriptor: &Descriptor, inputs: Inputs, mut outputs: Outputs) -> Resu
                         let count = KEYS.min(visible.end - first_key);
                         let read_once = packed_rows <= LANES;
                         let span = Span { inputs: &inputs, request, kv_head, first_key, count, read_once };
-                        let [k, v] = keys.load(descriptor, span, rope)?;
-                        rows.attend_to(k, v, first_key, count, &transform)?;
+                        let tile = keys.load(descriptor, span, rope)?;
+                        rows.attend_to(tile, first_key, &transform)?;
                     }
                 }
             }

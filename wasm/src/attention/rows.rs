@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use super::logits::Transform;
 use super::rope::Rotations;
+use super::scales::scale_weights;
 use super::softmax::{Finished, State};
-use super::tiles::{KeyRows, padded, zeros};
+use super::tiles::{KeyRows, LoadedKeys, padded, zeros};
 use super::{Head, Inputs, KEYS, Outputs, ROWS, Request, kernels};
 use crate::descriptor::Descriptor;
 use crate::simd::{F32x4, Lanes};
@@ -178,13 +179,11 @@ impl RowTile {
         hull(self.blocks.iter().map(Block::visible_keys))
     }
 
-    /// Takes the `count` keys of a tile, whose first is `first_key`, into the output of every row that sees them.
+    /// Takes the keys of a tile, whose first is `first_key`, into the output of every row that sees them.
     pub fn attend_to(
         &mut self,
-        mut k: KeyRows,
-        mut v: KeyRows,
+        LoadedKeys { count, mut k, mut v, scales }: LoadedKeys,
         first_key: usize,
-        count: usize,
         transform: &Transform,
     ) -> Result<(), Status> {
         let q_panels = self.q.chunks_exact(LANES * self.q_width);
@@ -201,8 +200,11 @@ impl RowTile {
             let p = &mut self.p[..count];
             k.touch();
             kernels::score(block.rows, q.as_chunks().0, k.skip(skipped), p);
-            transform.apply(block, first_key + skipped, p);
+            transform.apply(block, first_key + skipped, scales.map(|scales| &scales.k[skipped..]), p);
             let alpha = block.state.update(p);
+            if let Some(scales) = scales {
+                scale_weights(p, &scales.v[skipped..]);
+            }
             v.touch();
             let is_finite = || (0..tile).all(|key| v.is_finite(key));
             let (first, o) = (first_key + skipped, o.as_chunks_mut().0);

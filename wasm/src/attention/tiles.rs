@@ -1,6 +1,7 @@
 //! A tile of keys and values as rows of f32, each padded with zeros to whole steps of the kernels.
 
 use super::rope::{Rope, Rotations};
+use super::scales::Scales;
 use super::{Inputs, KEYS, Request};
 use crate::codec::Slice;
 use crate::descriptor::{Cache, Descriptor};
@@ -39,11 +40,21 @@ pub struct KeyRows<'a> {
     cold: bool,
 }
 
+/// What a tile of keys is: its rows of k and v, and what they are multiplied with, if tokens have scales.
+#[derive(Clone, Copy)]
+pub struct LoadedKeys<'a> {
+    pub count: usize,
+    pub k: KeyRows<'a>,
+    pub v: KeyRows<'a>,
+    pub scales: Option<&'a Scales>,
+}
+
 /// Where the rows of a tile are made that cannot be used in place.
 pub struct KeyTile {
     k: Vec<f32>,
     v: Vec<f32>,
     rotations: Option<Rotations>,
+    scales: Scales,
 }
 
 /// The keys of a tile, in the cache.
@@ -62,16 +73,15 @@ impl KeyTile {
     pub fn new(descriptor: &Descriptor, rope: Option<&Rope>) -> Result<KeyTile, Status> {
         let k = zeros(KEYS, padded(descriptor.head_dim)?)?;
         let v = zeros(KEYS, padded(descriptor.head_dim_v)?)?;
-        Ok(KeyTile { k, v, rotations: rope.map(Rope::rotations).transpose()? })
+        Ok(KeyTile { k, v, rotations: rope.map(Rope::rotations).transpose()?, scales: Scales::default() })
     }
 
-    /// The keys' rows, then the values'.
     pub fn load<'a>(
         &'a mut self,
         descriptor: &Descriptor,
         span: Span<'a>,
         rope: Option<&Rope>,
-    ) -> Result<[KeyRows<'a>; 2], Status> {
+    ) -> Result<LoadedKeys<'a>, Status> {
         let Descriptor { page_size, head_dim, head_dim_v, .. } = *descriptor;
         let Inputs { k, v, .. } = *span.inputs;
         let k = match (rope, &mut self.rotations) {
@@ -86,7 +96,9 @@ impl KeyTile {
             }
             _ => rows(page_size, &descriptor.k, k, head_dim, span, &mut self.k)?,
         };
-        Ok([k, rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?])
+        let v = rows(page_size, &descriptor.v, v, head_dim_v, span, &mut self.v)?;
+        let has_scales = self.scales.load(descriptor, &span)?;
+        Ok(LoadedKeys { count: span.count, k, v, scales: has_scales.then_some(&self.scales) })
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Problem {
     /// Of every head; what is per head varies around it.
     pub out_scale: f32,
     pub scales_vary: bool,
+    /// A scale of each token and KV head, with NaN for all that is no key.
+    pub token_scales: bool,
     pub soft_cap: Option<f32>,
     /// Scale and theta.
     pub rope: Option<(f64, f64)>,
@@ -60,6 +62,7 @@ impl Default for Problem {
             hides: None,
             out_scale: 1.0,
             scales_vary: false,
+            token_scales: false,
             soft_cap: None,
             rope: None,
             alibi: None,
@@ -200,6 +203,29 @@ impl Problem {
         cache
     }
 
+    /// The scale of a key, or of its value.
+    fn token_scale(&self, part: usize, request: usize, key: usize, head: usize) -> f32 {
+        if self.token_scales { 0.25 + ((request * 7 + key * 3 + head * 5 + part) % 11) as f32 / 8.0 } else { 1.0 }
+    }
+
+    /// [pages, 2, heads, tokens]
+    fn token_scales(&self) -> Vec<f32> {
+        let (size, heads) = (self.page_size(), self.num_kv_heads);
+        let pages = self.pages();
+        let mut scales = vec![f32::NAN; (pages.len() + 1) * 2 * heads * size];
+        let mut first = 0;
+        for (request, &(_, kv_len)) in self.lens.iter().enumerate() {
+            for at in 0..kv_len * heads * 2 {
+                let (key, head, part) = (at / (heads * 2), at / 2 % heads, at % 2);
+                let page = pages[first + key / size] as usize;
+                scales[((page * 2 + part) * heads + head) * size + key % size] =
+                    self.token_scale(part, request, key, head);
+            }
+            first += kv_len.div_ceil(size);
+        }
+        scales
+    }
+
     fn layout(&self) -> Layout {
         let mut blocks = Registry::new();
         let mut q_values = Vec::new();
@@ -262,6 +288,13 @@ impl Problem {
                 [mask, 0, put(&mut blocks, bytemuck::cast_slice(&starts)), 0]
             }
         });
+        if self.token_scales {
+            let scales = put(&mut blocks, bytemuck::cast_slice(&self.token_scales()));
+            let head = size * self.num_kv_heads;
+            words.extend([scales, 0, number(2 * head), number(head), number(size)]);
+        } else {
+            words.extend([0; 5]);
+        }
         Layout { blocks, words, q, k, v, out: (out, count), lse }
     }
 

@@ -24,6 +24,8 @@ impl Problem {
                         let row = |dim| self.row(request, key, head / self.group, dim);
                         Key {
                             position: key as i64,
+                            k_scale: self.token_scale(0, request, key, head / self.group),
+                            v_scale: self.token_scale(1, request, key, head / self.group),
                             k: &layout.k[row(self.head_dim)..][..self.head_dim],
                             v: &layout.v[row(self.head_dim_v)..][..self.head_dim_v],
                         }
@@ -49,7 +51,7 @@ impl Problem {
         let logit = |key: &Key| {
             let k = self.rotated_f64(key.k, key.position);
             let dot: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
-            let x = dot * scale + slope * (key.position - position) as f64;
+            let x = dot * scale * f64::from(key.k_scale) + slope * (key.position - position) as f64;
             self.soft_cap.map(f64::from).map_or(x, |cap| cap * (x / cap).tanh())
         };
         let logits: Vec<_> = keys.iter().map(logit).collect();
@@ -60,7 +62,7 @@ impl Problem {
         }
         let sum = logits.iter().map(|s| (s - max).exp()).sum::<f64>() + (sink - max).exp();
         for (s, key) in logits.iter().zip(keys) {
-            let p = (s - max).exp() / sum * out_scale;
+            let p = (s - max).exp() / sum * out_scale * f64::from(key.v_scale);
             out.iter_mut().zip(key.v).for_each(|(o, &v)| *o += p * f64::from(v));
         }
         (out, (max / std::f64::consts::LN_2 + sum.log2()) * self.lse_scale)
@@ -72,7 +74,7 @@ impl Problem {
         let logit = |key: &Key| {
             let k = self.rotated_f32(key.k, key.position);
             let dot: f32 = q.iter().zip(k).map(|(q, k)| q * k).sum();
-            let x = dot * scale + slope * (key.position - position) as f32;
+            let x = dot * scale * key.k_scale + slope * (key.position - position) as f32;
             self.soft_cap.map_or(x, |cap| cap * (x / cap).tanh())
         };
         let logits: Vec<_> = keys.iter().map(logit).collect();
@@ -83,7 +85,7 @@ impl Problem {
         }
         let sum = logits.iter().map(|s| (s - max).exp()).sum::<f32>() + (sink - max).exp();
         for (s, key) in logits.iter().zip(keys) {
-            out.iter_mut().zip(key.v).for_each(|(o, v)| *o += (s - max).exp() * v);
+            out.iter_mut().zip(key.v).for_each(|(o, v)| *o += (s - max).exp() * key.v_scale * v);
         }
         let lse = (max * std::f32::consts::LOG2_E + sum.log2()) * self.lse_scale as f32;
         (out.iter().map(|o| o / sum * out_scale).collect(), lse)
@@ -127,6 +129,8 @@ impl Problem {
 /// A key that a query sees.
 struct Key<'a> {
     position: i64,
+    k_scale: f32,
+    v_scale: f32,
     k: &'a [f32],
     v: &'a [f32],
 }
