@@ -66,6 +66,8 @@ export interface BenchShape {
   readonly windowLeft?: number;
   /** Tokens of a page, where the cache has pages. */
   readonly pageSize?: number;
+  /** What the cache has scales of, where that is timed. */
+  readonly scales?: "heads" | "tokens";
 }
 
 /** One measurement. */

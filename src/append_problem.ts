@@ -15,7 +15,7 @@ import type { KvLayout } from "./options.ts";
 import { checkPageTable, isIntegerBelow, type PageArrays, type PageTable } from "./page_indices.ts";
 import { show } from "./shape.ts";
 import type { Tensor } from "./tensor.ts";
-import { checkScalesTensor, scaleStrides } from "./token_scales.ts";
+import { checkScalesTensor, scaleStrides, type WithScalesSpec } from "./token_scales.ts";
 
 /** Words of one token in {@linkcode AppendProblem.slots}. */
 export const SLOT_WORDS = 3;
@@ -119,7 +119,7 @@ const TABLE_NAMES = {
 export function appendPaged(
   given: AppendArguments,
   cache: CachePages,
-  options: AppendOptions,
+  options: WithScalesSpec<AppendOptions>,
 ): AppendProblem {
   const { key, value } = given;
   const numTokens = checkRows(key, value, cache);
@@ -145,7 +145,10 @@ export function appendPaged(
 }
 
 /** Checks where rows' scales go. Throws `ShapeError`, `DTypeError` or `OptionError`. */
-function checkRowScales(options: AppendOptions, cache: CachePages): ScaleStrides | null {
+function checkRowScales(
+  options: WithScalesSpec<AppendOptions>,
+  cache: CachePages,
+): ScaleStrides | null {
   const { kvScales } = options;
   if (kvScales === undefined) return null;
   const { numPages, numKvHeads, pageSize } = cache;

@@ -90,14 +90,17 @@ export interface HeadSizes {
 }
 
 /** Checks the names of the options, and the layout, which says what the shapes mean. */
-export function checkKvLayout(options: AttentionOptions, known: readonly string[]): KvLayout {
+export function checkKvLayout(
+  options: Pick<AttentionOptions, "kvLayout">,
+  known: readonly string[],
+): KvLayout {
   checkNames(options, known);
   const hint = "NHD is (sequence, heads, dim), HND is (heads, sequence, dim).";
   return checkWord("options.kvLayout", options.kvLayout ?? "NHD", ["NHD", "HND"], hint);
 }
 
 /** Checks whether lse is wanted. */
-export function checkReturnLse(options: AttentionOptions): boolean {
+export function checkReturnLse(options: Pick<AttentionOptions, "returnLse">): boolean {
   return checkBoolean("options.returnLse", options.returnLse ?? false);
 }
 

@@ -28,7 +28,7 @@ import {
   type TensorSpec,
 } from "./attention_shapes.ts";
 import { checkLengths, SEQ_LENS } from "./lengths.ts";
-import { givenScales } from "./token_scales.ts";
+import { givenScales, type WithScalesSpec } from "./token_scales.ts";
 import type { DecodeOptions, KvLayout, PaddedDecodeOptions } from "./options.ts";
 
 /** Checks `batchDecodeWithPaddedKvCache`: q [B, Hq, D], k and v [B, L, Hkv, D] or its HND. */
@@ -36,7 +36,7 @@ export function paddedDecode(
   q: TensorSpec,
   k: TensorSpec,
   v: TensorSpec,
-  options: PaddedDecodeOptions,
+  options: WithScalesSpec<PaddedDecodeOptions>,
 ): AttentionCall {
   const [batch, numQoHeads, headDim] = checkRank("q", q, ["B", "Hq", "D"]);
   const layout = checkKvLayout(options, PADDED_DECODE_OPTIONS);
@@ -65,7 +65,7 @@ export function singleDecode(
   q: TensorSpec,
   k: TensorSpec,
   v: TensorSpec,
-  options: DecodeOptions,
+  options: WithScalesSpec<DecodeOptions>,
 ): AttentionCall {
   const [numQoHeads, headDim] = checkRank("q", q, ["Hq", "D"]);
   const layout = checkKvLayout(options, SINGLE_DECODE_OPTIONS);

@@ -61,8 +61,10 @@ export function checkPlanDtype(subject: string, value: unknown): DType {
 
 /** Checks the dtype of a cache, one or two. Throws `OptionError`. */
 export function checkKvDtype(subject: string, value: unknown): KvDTypes {
-  if (typeof value !== "object" || value === null) {
-    const dtype = checkPlanDtype(subject, value);
+  const isPair = typeof value === "object" && value !== null && ("k" in value || "v" in value);
+  if (!isPair) {
+    const hint = "Say how keys and values are stored; { k, v } names a dtype for each.";
+    const dtype = checkWord(subject, value, DTYPES, hint);
     return { kDtype: dtype, vDtype: dtype };
   }
   checkNames(value, ["k", "v"], `${subject}.`);

@@ -29,7 +29,7 @@ import {
   type TensorSpec,
 } from "./attention_shapes.ts";
 import { checkLengths, QO_LENS, SEQ_LENS } from "./lengths.ts";
-import { givenScales } from "./token_scales.ts";
+import { givenScales, type WithScalesSpec } from "./token_scales.ts";
 import type { KvLayout, PaddedPrefillOptions, PrefillOptions } from "./options.ts";
 
 /** Checks `batchPrefillWithPaddedKvCache`: q [B, N, Hq, D], k and v [B, L, Hkv, D] or its HND. */
@@ -37,7 +37,7 @@ export function paddedPrefill(
   q: TensorSpec,
   k: TensorSpec,
   v: TensorSpec,
-  options: PaddedPrefillOptions,
+  options: WithScalesSpec<PaddedPrefillOptions>,
 ): AttentionCall {
   checkRank("q", q, ["B", "N", "Hq", "D"]);
   const layout = checkKvLayout(options, PADDED_PREFILL_OPTIONS);
@@ -49,7 +49,7 @@ export function singlePrefill(
   q: TensorSpec,
   k: TensorSpec,
   v: TensorSpec,
-  options: PrefillOptions,
+  options: WithScalesSpec<PrefillOptions>,
 ): AttentionCall {
   checkRank("q", q, ["N", "Hq", "D"]);
   const layout = checkKvLayout(options, SINGLE_PREFILL_OPTIONS);
@@ -61,7 +61,7 @@ function prefillCall(
   { q, k, v }: Readonly<Record<"q" | "k" | "v", TensorSpec>>,
   cache: CacheSizes,
   layout: KvLayout,
-  options: PaddedPrefillOptions,
+  options: WithScalesSpec<PaddedPrefillOptions>,
 ): AttentionCall {
   checkQueryAndKey(q, k, cache);
   const headDimV = checkValue(k, v);

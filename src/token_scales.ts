@@ -18,6 +18,11 @@ import { show } from "./shape.ts";
  */
 export type KvScalesMode = "none" | "token";
 
+/** Options whose scales are looked at by shape and dtype only. */
+export type WithScalesSpec<Options> = Omit<Options, "kvScales"> & {
+  readonly kvScales?: TensorSpec;
+};
+
 /** What the scales are of: pages or requests (one, where a call has no batch), heads, tokens of each. */
 export interface ScaleSizes {
   readonly pages: number | null;

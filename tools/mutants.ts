@@ -11,6 +11,7 @@ import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
 import { PLANNED_CALLS } from "./mutants/planned.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
+import { TOKEN_SCALES } from "./mutants/scales.ts";
 
 const OPTIONS = ["tests/numerics/decode_options_test.ts"];
 const POSITIONS = ["tests/numerics/decode_positions_test.ts"];
@@ -574,6 +575,7 @@ const mutants = [
   ...PAGES,
   ...PAGED_ATTENTION,
   ...PLANNED_CALLS,
+  ...TOKEN_SCALES,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 

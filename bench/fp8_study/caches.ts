@@ -11,6 +11,7 @@ import {
   type DType,
   encodeFp8,
   type Fp8DType,
+  quantizeKv,
   type Tensor,
 } from "@kvasir/attention";
 import type { Inputs } from "./inputs.ts";
@@ -68,7 +69,9 @@ export interface Stored {
   readonly tensor: Tensor;
   /** What `tensor` must be multiplied with, a number for each head. */
   readonly scale: Float32Array<ArrayBuffer>;
-  /** The values that both stand for, in float32. */
+  /** And with scales of tokens, a number for each head and token. */
+  readonly tokenScales?: Float32Array<ArrayBuffer>;
+  /** The values that these stand for, in float32. */
   readonly values: Float32Array<ArrayBuffer>;
 }
 
@@ -85,10 +88,12 @@ export async function store(
 ): Promise<Stored> {
   const shape = [numKvHeads, length, headDim];
   const inner = length * headDim;
-  if ((granularity === "token" || granularity === "between") && isFp8(dtype)) {
+  if (granularity === "token" && isFp8(dtype)) {
+    return await storeByToken(device, values, shape, dtype);
+  }
+  if (granularity === "between" && isFp8(dtype)) {
     // Simulated: the host multiplies, attention sees float32.
-    const largest = ROW_LARGEST[granularity][dtype];
-    const rounded = scaledRows(values, headDim, dtype, largest);
+    const rounded = scaledRows(values, headDim, dtype, BETWEEN[dtype]);
     const scale = new Float32Array(numKvHeads).fill(1);
     return { tensor: device.tensor(rounded, shape, "float32"), scale, values: rounded };
   }
@@ -101,6 +106,25 @@ export async function store(
   const decoded = await tensor.read();
   for (let i = 0; i < decoded.length; i++) decoded[i] *= scale[Math.floor(i / inner)];
   return { tensor, scale, values: decoded };
+}
+
+/** Stores k or v as the library does where each token and head has a scale. */
+async function storeByToken(
+  device: Device,
+  values: Float32Array<ArrayBuffer>,
+  shape: readonly number[],
+  dtype: Fp8DType,
+): Promise<Stored> {
+  const [numKvHeads, length, headDim] = shape;
+  using rows = device.tensor(values, shape, "float32");
+  const { k, v, kvScales } = await quantizeKv(rows, rows, dtype, { kvLayout: "HND" });
+  const tokenScales = (await kvScales.read()).slice(0, numKvHeads * length);
+  v.destroy();
+  kvScales.destroy();
+  const decoded = await k.read();
+  for (let i = 0; i < decoded.length; i++) decoded[i] *= tokenScales[Math.floor(i / headDim)];
+  const scale = new Float32Array(numKvHeads).fill(1);
+  return { tensor: k, scale, tokenScales, values: decoded };
 }
 
 async function scalesOf(
@@ -116,13 +140,10 @@ async function scalesOf(
   return (await calibrate(values, byHead)).scale;
 }
 
-/** What a row's largest value becomes: a code, or the middle of two. */
-const ROW_LARGEST = {
-  token: { float8_e4m3fn: 448, float8_e5m2: 57344 },
-  between: { float8_e4m3fn: 432, float8_e5m2: 53248 },
-};
+/** What a row's largest value becomes with "between": the middle of two codes. */
+const BETWEEN = { float8_e4m3fn: 432, float8_e5m2: 53248 };
 
-/** Values as rows hold them that each have a scale of their own, from their largest value. */
+/** Values as rows hold them that each have a scale of their own, which makes their largest so large. */
 function scaledRows(
   values: Float32Array<ArrayBuffer>,
   headDim: number,

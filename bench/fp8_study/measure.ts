@@ -21,11 +21,17 @@ export async function measure(
   const values = await store(device, inputs.v, inputs, cache);
   using kTensor = keys.tensor;
   using vTensor = values.tensor;
+  using kvScales = keys.tokenScales && values.tokenScales && device.tensor(
+    [...keys.tokenScales, ...values.tokenScales],
+    [2, inputs.numKvHeads, inputs.length],
+    "float32",
+  );
   using qTensor = device.tensor(q, [inputs.numQoHeads, inputs.headDim], "float32");
   using out = await singleDecodeWithKvCache(qTensor, kTensor, vTensor, {
     kvLayout: "HND",
     kScale: keys.scale,
     vScale: values.scale,
+    kvScales,
   });
   return errorsOf(inputs, exact, { q, k: keys.values, out: await out.read() });
 }

@@ -6,11 +6,12 @@
  */
 
 import { getBatchIndicesPositions } from "@kvasir/attention";
-import type { DType } from "@kvasir/attention";
+import type { DType, Fp8DType } from "@kvasir/attention";
 import { appendPaged, type AppendProblem } from "../../src/append_problem.ts";
 import { cachePages } from "../../src/cache_pages.ts";
 import { convertBytes } from "../../src/cpu/codec.ts";
 import { bytesPerElement } from "../../src/dtype.ts";
+import { largestMagnitude, rowScale } from "../../src/row_scale.ts";
 import { appendDispatches } from "../../src/webgpu/append.ts";
 import { planAppend } from "../../src/webgpu/append_plan.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
@@ -25,6 +26,8 @@ export interface AppendCase {
   readonly batch: number;
   readonly tokens: number;
   readonly dtype: DType;
+  /** Whether each row gets a scale of its own. */
+  readonly hasScales?: boolean;
 }
 
 const NUM_KV_HEADS = 8;
@@ -34,9 +37,12 @@ const ROW = NUM_KV_HEADS * HEAD_DIM;
 /** Where in the endless values keys and values begin. */
 const FROM = { key: 0, value: BLOCK_VALUES / 2 };
 
-const inEachDtype = (batch: number, tokens: number): AppendCase[] =>
-  (["float16", "float8_e4m3fn", "float8_e5m2"] as const)
-    .map((dtype) => ({ batch, tokens, dtype }));
+const inEachDtype = (batch: number, tokens: number): AppendCase[] => [
+  ...(["float16", "float8_e4m3fn", "float8_e5m2"] as const)
+    .map((dtype) => ({ batch, tokens, dtype })),
+  ...(["float8_e4m3fn", "float8_e5m2"] as const)
+    .map((dtype) => ({ batch, tokens, dtype, hasScales: true })),
+];
 
 /** A step of decode, and prompts. */
 export const APPEND_CASES: readonly AppendCase[] = [
@@ -48,7 +54,8 @@ export const APPEND_CASES: readonly AppendCase[] = [
 export const SMALL_APPEND_CASES: readonly AppendCase[] = inEachDtype(2, 20);
 
 /** A case of the family. Appended tokens count as queries and keys of its shape. */
-export function appendCase({ batch, tokens, dtype }: AppendCase): GpuCase {
+export function appendCase(wanted: AppendCase): GpuCase {
+  const { batch, tokens, dtype, hasScales } = wanted;
   const shape: BenchShape = {
     batch,
     qoLen: tokens,
@@ -56,19 +63,21 @@ export function appendCase({ batch, tokens, dtype }: AppendCase): GpuCase {
     numQoHeads: NUM_KV_HEADS,
     numKvHeads: NUM_KV_HEADS,
     headDim: HEAD_DIM,
+    ...(hasScales ? { scales: "tokens" as const } : {}),
   };
   return {
     family: "append",
     shape,
     dtype,
-    bytes: 2 * batch * tokens * ROW * (2 + bytesPerElement(dtype)),
+    bytes: 2 * batch * tokens *
+      (ROW * (2 + bytesPerElement(dtype)) + (hasScales ? 4 * NUM_KV_HEADS : 0)),
     flops: 0,
-    open: (backend) => openAppend(backend, { batch, tokens, dtype }),
+    open: (backend) => openAppend(backend, wanted),
   };
 }
 
 async function openAppend(backend: WebGpuBackend, wanted: AppendCase): Promise<OpenCase> {
-  const { problem, elements } = problemOf(wanted);
+  const { problem, elements, numScales } = problemOf(wanted);
   const temporary: GPUBuffer[] = [];
   const owned: GpuStorage[] = [];
   const fill = async (count: number, dtype: DType, from: number) => {
@@ -93,7 +102,8 @@ async function openAppend(backend: WebGpuBackend, wanted: AppendCase): Promise<O
     const plan = planAppend(problem, backend.capabilities, await backend.rounding());
     const kernels = await Promise.all(plan.passes.map(({ kernel }) => backend.kernels.get(kernel)));
     const [first] = copies;
-    const operands = { ...first, k: cache, v: cache };
+    const kvScales = numScales > 0 ? await fill(numScales, "float32", 0) : undefined;
+    const operands = { ...first, k: cache, v: cache, kvScales };
     const dispatches = appendDispatches(backend, plan, kernels, problem, operands, temporary);
     return {
       kernel: kernels.map(({ name }) => name).join(" + "),
@@ -113,11 +123,12 @@ async function openAppend(backend: WebGpuBackend, wanted: AppendCase): Promise<O
   }
 }
 
-/** Pages in a scattered order; the cache's elements. */
-function problemOf({ batch, tokens, dtype }: AppendCase) {
+/** Pages in a scattered order; the elements of the cache, and of the scales. */
+function problemOf({ batch, tokens, dtype, hasScales }: AppendCase) {
   const pages = Math.ceil(tokens / PAGE_SIZE);
   const numPages = batch * pages;
   const shape = [numPages, 2, PAGE_SIZE, NUM_KV_HEADS, HEAD_DIM];
+  const scales = [numPages, 2, NUM_KV_HEADS, PAGE_SIZE];
   const row = { shape: [batch * tokens, NUM_KV_HEADS, HEAD_DIM], dtype: "float16" as const };
   const each = (length: number) => Array.from({ length: batch + 1 }, (_, i) => i * length);
   const problem = appendPaged(
@@ -131,9 +142,10 @@ function problemOf({ batch, tokens, dtype }: AppendCase) {
       lastPageLen: new Array(batch).fill((tokens - 1) % PAGE_SIZE + 1),
     },
     cachePages([{ shape, dtype }], "NHD"),
-    {},
+    hasScales ? { kvScales: { shape: scales, dtype: "float32" } } : {},
   );
-  return { problem, elements: shape.reduce((x, dim) => x * dim, 1) };
+  const count = (dims: readonly number[]) => dims.reduce((x, dim) => x * dim, 1);
+  return { problem, elements: count(shape), numScales: hasScales ? count(scales) : 0 };
 }
 
 /** Throws unless the first and the last token are stored as the codec has them. */
@@ -145,6 +157,13 @@ function check(cache: Uint8Array, problem: AppendProblem, dtype: DType): number 
     const first = page * kStrides.page + place * kStrides.token;
     for (const [from, at] of [[FROM.key, first], [FROM.value, first + vOffset!]]) {
       const values = valuesOf(ROW, "float16", from + token * ROW);
+      if (problem.kvScales) {
+        for (let first = 0; first < ROW; first += HEAD_DIM) {
+          const head = values.subarray(first, first + HEAD_DIM);
+          const { factor } = rowScale(largestMagnitude(head), dtype as Fp8DType);
+          head.forEach((x, i) => head[i] = x * factor);
+        }
+      }
       convertBytes(new Uint8Array(values.buffer), "float32", dtype, true, (offset, bytes) => {
         const wrong = bytes.findIndex((byte, i) => byte !== cache[at * size + offset + i]);
         if (wrong >= 0) throw new Error(`token ${token} is wrong at byte ${offset + wrong}`);

@@ -26,12 +26,12 @@ import { decodeBytes, decodeFlops, type DecodeProblem } from "./decode_cases.ts"
 import type { BenchShape } from "../results.ts";
 import { copiesOf, overCopy } from "./copies.ts";
 import type { GpuCase, OpenCase, Tuning } from "./family.ts";
-import { BLOCK_VALUES, fillOnGpu, fillOnHost } from "./inputs.ts";
+import { BLOCK_VALUES, fillOnGpu, fillOnHost, valuesOf } from "./inputs.ts";
 
 /** Rounding to float16, and 1e-3 of slack: a wrong kernel is off by far more. */
 const TOLERANCE = 2e-3;
 /** Where in the endless values q, k and v begin. */
-const FROM = { q: 4096, k: 0, v: BLOCK_VALUES / 2 };
+const FROM = { q: 4096, k: 0, v: BLOCK_VALUES / 2, scales: 8192 };
 
 /** A case of the family. */
 export function decodeCase(wanted: DecodeProblem): GpuCase {
@@ -45,11 +45,14 @@ export function decodeCase(wanted: DecodeProblem): GpuCase {
   };
 }
 
-/** K and v of one copy. */
+/** K and v of one copy, with the scales of its tokens. */
 interface Cache {
   readonly k: GpuStorage;
   readonly v: GpuStorage;
+  readonly kvScales?: GpuStorage;
 }
+
+const PARTS = ["k", "v", "kvScales"] as const;
 
 async function openDecode(
   backend: WebGpuBackend,
@@ -77,7 +80,13 @@ async function openDecode(
     const out = await fill(rows, "float16", FROM.v);
     const caches: Cache[] = [];
     for (let i = 0; i < copiesOf(decodeBytes(wanted)); i++) {
-      caches.push({ k: await fill(kv, dtype, FROM.k), v: await fill(kv, dtype, FROM.v) });
+      caches.push({
+        k: await fill(kv, dtype, FROM.k),
+        v: await fill(kv, dtype, FROM.v),
+        ...(s.scales === "tokens"
+          ? { kvScales: await fill(2 * kv / s.headDim, "float32", FROM.scales) }
+          : {}),
+      });
     }
     const problem = problemOf(wanted);
     const operands = { q, ...caches[0], out, lse: null };
@@ -92,8 +101,14 @@ async function openDecode(
     }
     return {
       kernel: dispatches[0].kernel.name,
-      calls: caches.map(({ k, v }) =>
-        overCopy(dispatches, [[caches[0].k.buffer, k.buffer], [caches[0].v.buffer, v.buffer]])
+      calls: caches.map((cache) =>
+        overCopy(
+          dispatches,
+          PARTS.flatMap((part): [GPUBuffer, GPUBuffer][] => {
+            const [first, own] = [caches[0][part], cache[part]];
+            return first && own ? [[first.buffer, own.buffer]] : [];
+          }),
+        )
       ),
       check: () => checkAgainstWasm(backend, out, wanted),
       async callAndRead() {
@@ -104,12 +119,19 @@ async function openDecode(
         );
         using k = device.tensorFromBuffer(caches[0].k.buffer, kvShape, dtype);
         using v = device.tensorFromBuffer(caches[0].v.buffer, kvShape, dtype);
+        const { kvScales: scales } = caches[0];
+        using kvScales = scales &&
+          device.tensorFromBuffer(scales.buffer, scalesShape(s), "float32");
         if (planned) {
-          using result = await planned.run(qTensor, [k, v]);
+          using result = await planned.run(qTensor, [k, v], { kvScales });
           await result.read();
           return;
         }
-        using result = await batchDecodeWithPaddedKvCache(qTensor, k, v, { seqLens });
+        using result = await batchDecodeWithPaddedKvCache(qTensor, k, v, {
+          seqLens,
+          kvScales,
+          ...headScales(s),
+        });
         await result.read();
       },
       release,
@@ -120,6 +142,18 @@ async function openDecode(
   }
 }
 
+/** The shape of tokens' scales. */
+function scalesShape({ batch, kvLen, numKvHeads, pageSize = kvLen }: BenchShape): number[] {
+  return [batch * kvLen / pageSize, 2, numKvHeads, pageSize];
+}
+
+/** Scales of heads, where the case is about them. */
+function headScales({ scales, numKvHeads }: BenchShape) {
+  if (scales !== "heads") return {};
+  const each = Array.from({ length: numKvHeads }, (_, head) => 0.5 + head / numKvHeads);
+  return { kScale: each, vScale: each.toReversed() };
+}
+
 function problemOf(wanted: DecodeProblem): AttentionProblem {
   const { shape: s, dtype, seqLens } = wanted;
   if (s.pageSize !== undefined) {
@@ -128,7 +162,10 @@ function problemOf(wanted: DecodeProblem): AttentionProblem {
   }
   const kv = { shape: [s.batch, s.kvLen, s.numKvHeads, s.headDim], dtype };
   const q = { shape: [s.batch, s.numQoHeads, s.headDim], dtype: "float16" as const };
-  return paddedDecode(q, kv, kv, { seqLens }).problem;
+  const kvScales = s.scales === "tokens"
+    ? { shape: scalesShape(s), dtype: "float32" as const }
+    : undefined;
+  return paddedDecode(q, kv, kv, { seqLens, kvScales, ...headScales(s) }).problem;
 }
 
 /** A request's pages, from all over the cache. */
@@ -158,6 +195,8 @@ function pagedPlanOf({ shape: s, dtype }: DecodeProblem): PagedDecodePlan {
     pageSize,
     qDtype: "float16",
     kvDtype: dtype,
+    kvScales: s.scales === "tokens" ? "token" : "none",
+    ...headScales(s),
   };
 }
 
@@ -200,6 +239,7 @@ async function answerOfWasm(wanted: DecodeProblem, request: number): Promise<Flo
     q: fillOnHost(wasm, rows, "float16", FROM.q + request * rows),
     k: await cacheOnHost(wasm, wanted, request, kv, FROM.k + request * stride),
     v: await cacheOnHost(wasm, wanted, request, kv, FROM.v + request * stride),
+    ...(s.scales === "tokens" ? { kvScales: scalesOnHost(wasm, s, request, kvLen) } : {}),
     out: wasm.allocate(rows * 2, "bench"),
   };
   const shape = { ...s, batch: 1, kvLen, pageSize: undefined };
@@ -207,6 +247,25 @@ async function answerOfWasm(wanted: DecodeProblem, request: number): Promise<Flo
   const answer = decodeToFloat32(await wasm.read(operands.out), "float16");
   for (const storage of Object.values(operands)) storage.release();
   return answer;
+}
+
+/** The scales of one request's tokens, `[2, heads, kvLen]`. */
+function scalesOnHost(wasm: Backend, s: BenchShape, request: number, kvLen: number): Storage {
+  const { pageSize = s.kvLen, numKvHeads } = s;
+  const page = 2 * numKvHeads * pageSize;
+  const scales = new Float32Array(2 * numKvHeads * kvLen);
+  for (let first = 0; first < kvLen; first += pageSize) {
+    const number = s.pageSize === undefined ? request : pageOf(s, request, first / pageSize);
+    const values = valuesOf(page, "float32", FROM.scales + number * page);
+    const count = Math.min(pageSize, kvLen - first);
+    for (let row = 0; row < 2 * numKvHeads; row++) {
+      const begin = row * pageSize;
+      scales.set(values.subarray(begin, begin + count), row * kvLen + first);
+    }
+  }
+  const storage = wasm.allocate(scales.byteLength, "bench");
+  wasm.write(storage, 0, new Uint8Array(scales.buffer));
+  return storage;
 }
 
 /** K or v of one request, one token after another. */

@@ -48,20 +48,31 @@ const inEachDtype = (
 ): readonly DecodeProblem[] =>
   problems.flatMap((problem) => DTYPES.map((dtype) => ({ ...problem, dtype })));
 
+/** FP8 with scales of heads, which cost nothing, and of tokens, padded and in pages. */
+const SCALED: readonly DecodeProblem[] = (["heads", "tokens"] as const).flatMap((scales) =>
+  (["float8_e4m3fn", "float8_e5m2"] as const).flatMap((dtype) => [
+    { shape: { ...shape(64, 4096, 32, 8), scales }, dtype },
+    { shape: { ...shape(64, 4096, 32, 8), scales, pageSize: 16 }, dtype },
+  ])
+);
+
 /**
  * Every group size at one cache, the shapes of FlashInfer's own measurements
- * (bench/peers/flashinfer.ts), and a batch of mixed lengths.
+ * (bench/peers/flashinfer.ts), a batch of mixed lengths, and caches with scales.
  */
-export const DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
-  ...[1, 2, 3, 4, 5, 6, 7, 8].map((group) => ({ shape: shape(64, 4096, 8 * group, 8) })),
-  { shape: shape(16, 1024, 32, 32) },
-  { shape: shape(64, 1024, 32, 8) },
-  { shape: shape(256, 1024, 32, 8) },
-  { shape: shape(1, 8192, 32, 8) },
-  { shape: shape(1, 131072, 32, 8) },
-  mixed(shape(64, 8192, 32, 8)),
-  ...[16, 1].map((pageSize) => ({ shape: { ...shape(64, 4096, 32, 8), pageSize } })),
-]);
+export const DECODE_PROBLEMS: readonly DecodeProblem[] = [
+  ...inEachDtype([
+    ...[1, 2, 3, 4, 5, 6, 7, 8].map((group) => ({ shape: shape(64, 4096, 8 * group, 8) })),
+    { shape: shape(16, 1024, 32, 32) },
+    { shape: shape(64, 1024, 32, 8) },
+    { shape: shape(256, 1024, 32, 8) },
+    { shape: shape(1, 8192, 32, 8) },
+    { shape: shape(1, 131072, 32, 8) },
+    mixed(shape(64, 8192, 32, 8)),
+    ...[16, 1].map((pageSize) => ({ shape: { ...shape(64, 4096, 32, 8), pageSize } })),
+  ]),
+  ...SCALED,
+];
 
 /** For software adapters. */
 export const SMALL_DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
@@ -69,6 +80,9 @@ export const SMALL_DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
   { shape: shape(2, 256, 8, 2) },
   mixed(shape(4, 256, 8, 2)),
   { shape: { ...shape(2, 256, 8, 2), pageSize: 16 } },
+  { shape: { ...shape(2, 256, 8, 2), scales: "heads" } },
+  { shape: { ...shape(2, 256, 8, 2), scales: "tokens" } },
+  { shape: { ...shape(2, 256, 8, 2), scales: "tokens", pageSize: 16 } },
 ]);
 
 /** Keys of all requests together. */
@@ -76,9 +90,13 @@ function tokens({ batch, kvLen, kvTokens }: BenchShape): number {
   return kvTokens ?? batch * kvLen;
 }
 
-/** Bytes that decode has to move: k and v as far as they count, and q and out in float16. */
+/**
+ * Bytes that decode has to move: k and v as far as they count, with the scales of tokens, and q and out
+ * in float16.
+ */
 export function decodeBytes({ shape: s, dtype }: DecodeProblem): number {
-  const cache = 2 * tokens(s) * s.numKvHeads * s.headDim * bytesPerElement(dtype);
+  const row = s.headDim * bytesPerElement(dtype) + (s.scales === "tokens" ? 4 : 0);
+  const cache = 2 * tokens(s) * s.numKvHeads * row;
   return cache + 2 * s.batch * s.numQoHeads * s.headDim * 2;
 }
 

@@ -54,6 +54,7 @@ export function caseName(
   const dims = s.headDimV ? `, D ${s.headDim} and ${s.headDimV}` : `, D ${s.headDim}`;
   const window = s.windowLeft === undefined ? "" : `, window ${s.windowLeft}`;
   const pages = s.pageSize === undefined ? "" : `, pages of ${s.pageSize}`;
-  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window + pages;
+  const scales = s.scales === undefined ? "" : `, scales of ${s.scales}`;
+  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window + pages + scales;
   return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}${odd}, ${dtype}`;
 }

@@ -34,24 +34,28 @@ fn row_scale(largest: u32) -> RowScale {
   return RowScale(quotient(bits), bitcast<f32>(bits) * inverse);
 }
 
-// L / m, rounded to nearest. Division in WGSL may be off by some units in the last place, so the remainder,
-// which wraps to the right integer, tells how far.
+// L / m, rounded to nearest.
 fn quotient(bits: u32) -> f32 {
   let mantissa = (bits & MANTISSA) | HIDDEN_BIT;
   let is_above = (bits & MANTISSA) > (LARGEST_MANTISSA & MANTISSA);
   // Of mantissas, 1.75 or 3.5 over [1, 2): a quotient in [1, 2).
-  let numerator = select(1.75, 3.5, is_above);
-  let near = numerator / bitcast<f32>(ONE | (bits & MANTISSA));
-  var units = u32(near * 8388608.0); // of 2^-23
-  // numerator · 2^46 - units · mantissa: the first is a multiple of 2^32.
-  var rest = bitcast<i32>(0u - units * mantissa);
-  let divisor = i32(mantissa);
-  @unroll for (var i = 0u; i < 4u; i++) {
-    // No quotient lies between two floats in the middle.
-    let step = select(0, 1, 2 * rest > divisor) - select(0, 1, 2 * rest < -divisor);
-    units = bitcast<u32>(bitcast<i32>(units) + step);
-    rest -= step * divisor;
-  }
+  let near = select(1.75, 3.5, is_above) / bitcast<f32>(ONE | (bits & MANTISSA));
+  let units = nearest_units(u32(near * 8388608.0), mantissa);
   let exponent = 254u + EXPONENT - (bits >> 23u) - select(0u, 1u, is_above);
   return bitcast<f32>((exponent << 23u) | (units & MANTISSA));
+}
+
+// Division in WGSL may be off by some units in the last place, 2^-23 here. What is left of it,
+// 1.75 · 2^46 - units · mantissa or twice the first, tells how far it is off, and is right modulo 2^32, of
+// which the first is a multiple. No quotient lies in the middle of two floats.
+fn nearest_units(near: u32, mantissa: u32) -> u32 {
+  var units = bitcast<i32>(near);
+  var rest = bitcast<i32>(0u - near * mantissa);
+  let divisor = bitcast<i32>(mantissa);
+  @unroll for (var i = 0u; i < 4u; i++) {
+    let step = select(0, 1, 2 * rest > divisor) - select(0, 1, 2 * rest < -divisor);
+    units += step;
+    rest -= step * divisor;
+  }
+  return bitcast<u32>(units);
 }

@@ -14,7 +14,7 @@ import {
 import { onEachBackend } from "../support/device.ts";
 import { rotate } from "../support/positions.ts";
 import { store } from "../support/storage.ts";
-import { mix32, randomBits } from "../support/values.ts";
+import { mix32, nextFloat32, randomBits } from "../support/values.ts";
 
 const SOURCES = ["float32", "float16", "bfloat16"] as const;
 const CACHES = ["float8_e4m3fn", "float8_e5m2"] as const;
@@ -110,6 +110,32 @@ onEachBackend(
     }
   },
 );
+
+onEachBackend("rows are multiplied by the nearest factor, to the last bit", async (device) => {
+  // Values that this factor brings near the middle of two codes, where a unit of it decides.
+  const bits = randomBits(4000, 9);
+  const largest = Float32Array.from(
+    { length: 4000 },
+    (_, row) => new Float32Array(Uint32Array.of((127 << 23) | (bits[row] & 0x7fffff)).buffer)[0],
+  );
+  const spec = { dtype: "float32", headDim: 8, lengths: [500], appended: [500], heads: 4 } as const;
+  for (
+    const [kvDtype, middles] of [
+      ["float8_e4m3fn", [432, 232, 116, 54, 25, 13.5, 9.5]],
+      ["float8_e5m2", [53248, 45056, 11264, 3328, 832, 208, 11]],
+    ] as const
+  ) {
+    const c = withRows({ ...spec, kvDtype, pageSize: 50 }, (row) => {
+      const m = largest[row];
+      const { factor } = ownScale(Float32Array.of(m), kvDtype);
+      return [
+        m,
+        ...middles.map((middle, i) => nextFloat32(Math.fround(middle / factor), i % 3 - 1)),
+      ];
+    });
+    assertBytes(c, await runAppend(device, c));
+  }
+});
 
 onEachBackend("mantissas around those of the largest codes are divided exactly", async (device) => {
   const mantissas = [0, 1, 2, 0x5fffff, 0x600000, 0x600001, 0x600002, 0x7ffffe, 0x7fffff];

@@ -36,6 +36,18 @@ decodeTest(
 decodeTest("decode: scales of tokens, split", [
   { ...PAGED, batch: 2, kvLen: 3000, seqLens: [3000, 1777], kvDtype: "float8_e4m3fn" },
 ]);
+// More requests than a GPU takes at once are not split: their scales are loaded step by step.
+decodeTest("decode: scales of tokens, many requests of some steps", [
+  {
+    ...PAGED,
+    batch: 270,
+    kvLen: 200,
+    seqLens: undefined,
+    heads: [2, 2],
+    headDim: 32,
+    kvDtype: "float8_e4m3fn",
+  },
+]);
 decodeTest(
   "decode: scales of tokens with every option",
   (["ROPE_LLAMA", "ALIBI", "NONE"] as const).map((posEncodingMode, i) => ({

@@ -209,11 +209,16 @@ Deno.test("foreign, newer and forged bytes are refused, and the error says which
   await refused("version 3", forged((view) => view.setUint32(8, 3, true)), /version 3.*version 1/);
   await refused(
     "scales that the payload has not",
-    forged((view) => view.setUint32(8, 2, true)),
+    forged((view) => {
+      view.setUint32(8, 2, true);
+      view.setUint8(13, 3);
+      view.setUint16(14, 1, true);
+    }),
     /got a payload of 36 bytes, expected 84/,
   );
+  await refused("flags", forged((view) => view.setUint16(14, 1, true)), /got flags 1, expected 0/);
   await refused("version 0", forged((view) => view.setUint32(8, 0, true)), /version 0/);
-  await refused("dtype 5", forged((view) => view.setUint32(12, 5, true)), /got dtype 5.*0 to 4/);
+  await refused("dtype 5", forged((view) => view.setUint8(12, 5)), /got dtype 5.*0 to 4/);
   await refused(
     "tokens that the payload has no room for",
     forged((view) => view.setBigUint64(32, 4n, true)),

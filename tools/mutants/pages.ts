@@ -102,8 +102,8 @@ export const PAGES: readonly Mutant[] = [
   mutant(
     "saved sequences: v before k",
     "src/saved_sequence.ts",
-    'return part === "k" ? [begin',
-    'return part === "v" ? [begin',
+    'const PARTS = ["k", "v", "scales"]',
+    'const PARTS = ["v", "k", "scales"]',
     SAVED,
   ),
   mutant(
