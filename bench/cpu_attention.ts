@@ -168,7 +168,6 @@ function prepare(
     alibiSlopes: null,
     logitsSoftCap: null,
     sinks: null,
-    kvScales: null,
     lseScale: 1,
   };
   return async () => {
