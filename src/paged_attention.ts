@@ -76,7 +76,7 @@ export class PagedAttention {
   ): Promise<Tensor | AttentionWithLse> {
     this.#planned.checkPlanned("run");
     const levels = this.#levels;
-    const [{ problem, tensors }] = levels;
+    const [{ tensors, problem }] = levels;
     const query = this.#planned.input("q", q);
     checkPlanned("q", query[1], tensors.q);
     const parts = cacheTensors<unknown>(tensorsOfCache(kvCache, this.layout)).map((
@@ -111,8 +111,8 @@ export class PagedAttention {
   }
 }
 
-/** Whether caches have the same sizes, so that one may lie as the other does. */
+/** Whether caches have the same sizes and dtypes, so that one may lie as the other does. */
 function isLike(a: CachePages, b: CachePages): boolean {
   return a.pageSize === b.pageSize && a.numKvHeads === b.numKvHeads && a.headDim === b.headDim &&
-    a.headDimV === b.headDimV;
+    a.headDimV === b.headDimV && a.kDtype === b.kDtype && a.vDtype === b.vDtype;
 }

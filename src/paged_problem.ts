@@ -15,8 +15,8 @@ import {
   PLANNED_PREFILL_OPTIONS,
 } from "./attention_options.ts";
 import { type CachePages, cachePages } from "./cache_pages.ts";
-import type { TensorSpec } from "./attention_shapes.ts";
 import type { DType, KvDTypes } from "./dtype.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";

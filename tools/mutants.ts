@@ -574,8 +574,8 @@ const mutants = [
   ...PLANNING,
   ...PAGES,
   ...PAGED_ATTENTION,
-  ...PLANNED_CALLS,
   ...TOKEN_SCALES,
+  ...PLANNED_CALLS,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 

@@ -4,12 +4,11 @@
  * @module
  */
 
-import { type AttentionProblem, type CacheStrides, REQUEST_WORDS } from "../attention_problem.ts";
-import { bytesPerElement, type DType } from "../dtype.ts";
+import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
+import { bytesPerElement } from "../dtype.ts";
 import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
 import type { Stretch } from "./decode_stretches.ts";
-import type { Window } from "./decode_windows.ts";
 
 const LOG2_E = Math.LOG2E;
 /** A NaN. */
@@ -28,10 +27,9 @@ export function paramWords(
   const { pieceElements: piece } = shape;
   // Where the binding begins, counted from the first page; u32 wraps as it should where it is before.
   // A window's offset is a multiple of any piece.
-  const baseOf = ({ offset = 0 }: CacheStrides, dtype: DType, window?: Window) =>
-    (window?.offset ?? 0) / bytesPerElement(dtype) - offset;
-  const kBase = baseOf(k, problem.kDtype, dispatch.windows?.k);
-  const vBase = baseOf(v, problem.vDtype, dispatch.windows?.v);
+  const { windows } = dispatch;
+  const kBase = (windows?.k.offset ?? 0) / bytesPerElement(problem.kDtype) - (k.offset ?? 0);
+  const vBase = (windows?.v.offset ?? 0) / bytesPerElement(problem.vDtype) - (v.offset ?? 0);
   const words = Uint32Array.of(
     dispatch.numWork,
     shape.headBlocks,

@@ -206,17 +206,17 @@ function isOurs(operands: AttentionOperands): boolean {
   return listOf(operands).every((storage) => !storage || storage.isOwned);
 }
 
+/** By which bind groups are found again. */
+function keyOf(operands: AttentionOperands): string {
+  let key = "";
+  for (const storage of listOf(operands)) key += storage?.name ?? "-;";
+  return key;
+}
+
 /** The operands in one order. */
 function listOf(operands: AttentionOperands): readonly (GpuStorage | null | undefined)[] {
   const { q, k, v, kvScales, out, lse } = operands;
   return [q, k, v, kvScales, out, lse] as (GpuStorage | null | undefined)[];
-}
-
-/** By which bind groups are found again. */
-function keyOf(operands: AttentionOperands): string {
-  let key = "";
-  for (const storage of listOf(operands)) key += storage ? storage.name : "-;";
-  return key;
 }
 
 /** The templates of a plan with their kernels and bind groups. */

@@ -132,7 +132,7 @@ onEachBackend("planned decode: a run that waits for kernels has its plan too", a
 
 onEachBackend("planned decode: a plan with other pages or options has those", async (device) => {
   const { q, cache } = tensorsOn(device);
-  using _ = q, cache_ = cache;
+  using _q = q, _cache = cache; // freed at the end
   using decode = new BatchDecodeWithPagedKvCache(device);
   const qScale = [1, 2, 3, 4, 5, 6];
   const plans = [
@@ -155,9 +155,9 @@ onEachBackend("planned decode: a plan with other pages or options has those", as
     ], "float32");
     using fresh = new BatchDecodeWithPagedKvCache(device);
     fresh.plan(plan);
-    const expected = await fresh.run(one, cache_, { returnLse: true });
+    const expected = await fresh.run(one, cache, { returnLse: true });
     decode.plan(plan);
-    const got = await decode.run(one, cache_, { returnLse: true });
+    const got = await decode.run(one, cache, { returnLse: true });
     for (const name of ["out", "lse"] as const) {
       using wanted = expected[name], tensor = got[name];
       assertSameBits(await tensor.read(), await wanted.read(), `${name} of turn ${turn}`);
