@@ -167,6 +167,7 @@ function prepare(
     alibiSlopes: null,
     logitsSoftCap: null,
     sinks: null,
+    kvScales: null,
     lseScale: 1,
   };
   return async () => {
