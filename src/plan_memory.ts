@@ -6,7 +6,7 @@
 
 import { entriesOf } from "./option_checks.ts";
 
-/** Sizes and options that were found right, by the names in `names`; lists are copied. */
+/** Sizes and options that were found right, by the names in `names`; lists and objects are copied. */
 export interface Given {
   readonly names: readonly string[];
   readonly values: readonly unknown[];
@@ -16,12 +16,12 @@ export interface Given {
 export function rememberGiven(plan: object, names: readonly string[]): Given {
   const values = names.map((name) => {
     const value = plan[name as never] as unknown;
-    return isList(value) ? entriesOf(value) : value;
+    return isList(value) ? entriesOf(value) : isObject(value) ? { ...value } : value;
   });
   return { names, values };
 }
 
-/** Whether `plan` has the same numbers, words and lists of them. */
+/** Whether `plan` has the same numbers and words, and lists and objects of them. */
 export function isGiven(plan: object, { names, values }: Given): boolean {
   for (let i = 0; i < names.length; i++) {
     if (!isSame(values[i], plan[names[i] as never])) return false;
@@ -30,10 +30,17 @@ export function isGiven(plan: object, { names, values }: Given): boolean {
 }
 
 function isSame(known: unknown, value: unknown): boolean {
-  if (Object.is(known, value)) return typeof value !== "object" || value === null;
-  if (!Array.isArray(known) || !isList(value) || value.length !== known.length) return false;
-  for (let i = 0; i < known.length; i++) if (!Object.is(known[i], value[i])) return false;
-  return true;
+  if (!isObject(known) || !isObject(value)) return Object.is(known, value);
+  return isList(known) === isList(value) && sizeOf(known) === sizeOf(value) &&
+    Object.keys(known).every((name) => Object.is(known[name as never], value[name as never]));
+}
+
+function sizeOf(value: object): number {
+  return isList(value) ? value.length : Object.keys(value).length;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
 }
 
 function isList(value: unknown): value is ArrayLike<unknown> {

@@ -65,8 +65,9 @@ export function planDecode(
   const alike = before && isOtherBatch(before.problem, problem) ? before.plan : null;
   const shape = decodeShape(problem, capabilities, tuning, alike?.shape);
   checkBindings(problem, capabilities);
-  checkScales(problem, pagesOf(problem), capabilities.limits);
-  const regions = planRegions(problem, capabilities);
+  const numPages = pagesOf(problem);
+  checkScales(problem, numPages, capabilities.limits);
+  const regions = planRegions(problem, numPages, capabilities);
   const { ofRegions, counts, isSplit } = planStretches(problem, shape, regions);
   const dispatches = regions.flatMap((region, i): DecodeDispatch[] => {
     const stretches = ofRegions[i];
@@ -91,15 +92,19 @@ export function planDecode(
 }
 
 /** The whole cache, or the parts that fit a binding. */
-function planRegions(problem: AttentionProblem, capabilities: Capabilities): Region[] {
+function planRegions(
+  problem: AttentionProblem,
+  numPages: number,
+  capabilities: Capabilities,
+): Region[] {
   const { numRequests, numKvHeads, requests, pageTable } = problem;
-  const pages = pagesOf(problem);
   let tokens = 1;
   for (let request = 0; request < numRequests; request++) {
-    tokens = Math.max(tokens, requests[request * REQUEST_WORDS + 2]);
+    const keys = requests[request * REQUEST_WORDS + 2];
+    if (keys > tokens) tokens = keys;
   }
   if (pageTable !== null) tokens = Math.min(tokens, problem.pageSize);
-  const whole: Region = { pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] };
+  const whole: Region = { pages: [0, numPages], tokens: [0, tokens], heads: [0, numKvHeads] };
   const k = windowOptions(problem, capabilities, "k");
   const v = windowOptions(problem, capabilities, "v");
   const regions = regionsOf(whole, k).flatMap((region) => regionsOf(region, v));

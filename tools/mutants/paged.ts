@@ -20,8 +20,8 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: decode reads k for v",
     "src/webgpu/decode_tables.ts",
-    "elementBytes - (v.offset ?? 0);",
-    "elementBytes;",
+    "bytesPerElement(problem.vDtype) - (v.offset ?? 0);",
+    "bytesPerElement(problem.vDtype);",
     PAGED,
     "/decode: pages of 16, one tensor.*webgpu/",
   ),

@@ -178,15 +178,15 @@ export const PLANNED_CALLS: readonly Mutant[] = [
   mutant(
     "planned: lists of the caller's are not copied",
     "src/plan_memory.ts",
-    "return isList(value) ? entriesOf(value) : value;",
+    "return isList(value) ? entriesOf(value) : isObject(value) ? { ...value } : value;",
     "return value;",
     PROBLEM,
   ),
   mutant(
     "planned: lists are the same whatever they hold",
     "src/plan_memory.ts",
-    "if (!Object.is(known[i], value[i])) return false;",
-    "",
+    "Object.keys(known).every((name) => Object.is(known[name as never], value[name as never]))",
+    "true",
     PROBLEM,
   ),
   mutant(
