@@ -7,8 +7,8 @@ import constants::PIECE_QUADS;
 @if(packs) import package::formats::f16_pack;
 import package::out_format::encode_quad;
 import package::pieces::{Piece, decode_piece};
-@if(nan_marks) import package::kv_format::UNIT;
-@if(nan_marks) import package::pieces::{mark_word, nan_mark, nan_marks};
+@if(nan_marks) import package::piece_format::UNIT;
+@if(nan_marks) import package::pieces::{mark_word, marks_of, nan_mark};
 
 @if(out_4) alias OutPiece = vec4<u32>;
 @if(out_2) alias OutPiece = vec2<u32>;
@@ -65,7 +65,7 @@ fn encode_piece(quads: array<vec4<f32>, PIECE_QUADS>) -> OutPiece {
     quads[i] *= UNIT;
   }
   if ((nan_mark(piece) & 0x80808080u) != 0u) {
-    let marks = nan_marks(piece);
+    let marks = marks_of(piece);
     @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
       let is_nan = (vec4<u32>(mark_word(marks, i)) &
         vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u)) != vec4<u32>(0u);

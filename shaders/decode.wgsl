@@ -24,12 +24,15 @@ import constants::{
 };
 import package::logits::transform;
 import package::params::{Head, Work, head_at, params, work_at};
-import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
-import package::kv_format::UNIT;
+import package::k_format;
+import package::k_pieces;
+import package::v_format;
+import package::v_pieces;
 import package::q_format;
 import package::out_format;
 import package::rows::{
-  has_piece, kept, load_keys, load_values, pages_of, piece_at, piece_index, present, v, value_row,
+  has_piece, kept, load_keys, load_values, pages_of, piece_at, piece_index, present_keys,
+  present_values, v, value_row,
 };
 @if(token_scales) import package::rows::{load_scales, present_scales};
 import package::rope::{Turn, turn_of, turned_lower, turned_upper};
@@ -56,8 +59,8 @@ const MINUS_INFINITY_BITS = 0xff800000u;
 var<workgroup> team_reference: array<f32, TEAMS * PARTS * HEADS>;
 var<workgroup> team_denominator: array<f32, TEAMS * PARTS * HEADS>;
 var<workgroup> team_output: array<vec4<f32>, WORKGROUP * MERGE_QUADS>;
-@if(nan_marks) var<workgroup> key_marks: atomic<u32>;
-@if(nan_marks) var<workgroup> value_marks: array<atomic<u32>, SLOTS * TEAM * PIECE_QUADS>;
+@if(k_nan_marks) var<workgroup> key_marks: atomic<u32>;
+@if(v_nan_marks) var<workgroup> value_marks: array<atomic<u32>, SLOTS * TEAM * PIECE_QUADS>;
 
 fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
   return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
@@ -90,7 +93,7 @@ fn main(
   @unroll for (var h = 0u; h < HEADS; h++) {
     let head = qo_head(kv_head, first_head + h);
     let row = work.q_row * params.q_token + head * params.q_head;
-    let logit_scale = head_at(head).logit_scale * q_format::UNIT * UNIT;
+    let logit_scale = head_at(head).logit_scale * q_format::UNIT * k_format::UNIT;
     @unroll for (var s = 0u; s < SLOTS; s++) {
       let first = row + piece_index(s, lane) * PIECE_QUADS;
       let scale = select(0.0, logit_scale, has_piece(s, lane));
@@ -126,8 +129,8 @@ fn main(
   @unroll for (var i = 0u; i < HEADS * LANE_QUADS; i++) {
     output[i] = vec4<f32>(0.0);
   }
-  @if(nan_marks) var k_mark = 0u;
-  @if(nan_marks) var v_mark = 0u;
+  @if(k_nan_marks) var k_mark = 0u;
+  @if(v_nan_marks) var v_mark = 0u;
 
   // Every team takes the same number of steps, so that teams may meet at barriers.
   let steps = (work.end_key - work.first_key + TEAMS * ROWS - 1u) / (TEAMS * ROWS);
@@ -136,8 +139,8 @@ fn main(
   var next_pages = pages_of(work, first_row);
   @if(early) var next_keys = load_keys(next_pages, kv_head, first_row, lane);
   @if(early) var next_values = load_values(next_pages, kv_head, first_row, lane);
-  @if(!early) var k_pieces = load_keys(next_pages, kv_head, first_row, lane);
-  @if(!early) var v_pieces = load_values(next_pages, kv_head, first_row, lane);
+  @if(!early) var keys = load_keys(next_pages, kv_head, first_row, lane);
+  @if(!early) var values = load_values(next_pages, kv_head, first_row, lane);
   @if(token_scales) let own_row = first_own / HEADS;
   @if(token_scales) var next_scales = load_scales(work, next_pages, kv_head, first_row, own_row);
   next_pages = pages_of(work, first_row + min(1u, last_step) * (TEAMS * ROWS));
@@ -148,20 +151,20 @@ fn main(
     let next = first_row + min(step + 1u, last_step) * (TEAMS * ROWS);
     let pages = next_pages;
     next_pages = pages_of(work, first_row + min(step + 2u, last_step) * (TEAMS * ROWS));
-    @if(early) var k_pieces = next_keys;
-    @if(early) var v_pieces = next_values;
+    @if(early) var keys = next_keys;
+    @if(early) var values = next_values;
     @if(early) next_keys = load_keys(pages, kv_head, next, lane);
     @if(early) next_values = load_values(pages, kv_head, next, lane);
     @if(token_scales) var scales = next_scales;
     @if(token_scales) next_scales = load_scales(work, pages, kv_head, next, own_row);
     if (!is_whole) {
-      k_pieces = present(k_pieces, first, work.end_key);
+      keys = present_keys(keys, first, work.end_key);
       @if(token_scales) scales = present_scales(scales, first + own_row, work.end_key);
     }
-    @if(nan_marks) {
+    @if(k_nan_marks) {
       @unroll for (var r = 0u; r < ROWS; r++) {
         @unroll for (var s = 0u; s < SLOTS; s++) {
-          k_mark |= nan_mark(k_pieces[r * SLOTS + s]);
+          k_mark |= k_pieces::nan_mark(keys[r * SLOTS + s]);
         }
       }
     }
@@ -170,7 +173,7 @@ fn main(
     @if(!rope) {
       @unroll for (var s = 0u; s < SLOTS; s++) {
         @unroll for (var r = 0u; r < ROWS; r++) {
-          let key = decode_piece(kept(k_pieces[r * SLOTS + s], s, lane));
+          let key = k_pieces::decode_piece(kept(keys[r * SLOTS + s], s, lane));
           @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
             @unroll for (var h = 0u; h < HEADS; h++) {
               partial[r * HEADS + h] = add_products(
@@ -185,8 +188,8 @@ fn main(
       @unroll for (var r = 0u; r < ROWS; r++) {
         let position = min(first + r, work.end_key - 1u);
         @unroll for (var s = 0u; s < HALF_SLOTS; s++) {
-          let lower = decode_piece(kept(k_pieces[r * SLOTS + s], s, lane));
-          let upper = decode_piece(kept(k_pieces[r * SLOTS + HALF_SLOTS + s], s, lane));
+          let lower = k_pieces::decode_piece(kept(keys[r * SLOTS + s], s, lane));
+          let upper = k_pieces::decode_piece(kept(keys[r * SLOTS + HALF_SLOTS + s], s, lane));
           @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
             let turn = turn_of(position, piece_index(s, lane) * PIECE_QUADS + i);
             let turned = array<vec4<f32>, 2>(
@@ -204,7 +207,7 @@ fn main(
         }
       }
     }
-    @if(!early) k_pieces = load_keys(pages, kv_head, next, lane);
+    @if(!early) keys = load_keys(pages, kv_head, next, lane);
     var own = team_reduce(partial, place);
     @if(token_scales) {
       @unroll for (var i = 0u; i < OWN; i++) {
@@ -257,18 +260,18 @@ fn main(
     let weights = team_gather(own, place, local, step);
 
     if (!is_whole) {
-      v_pieces = present(v_pieces, first, work.end_key);
+      values = present_values(values, first, work.end_key);
     }
-    @if(nan_marks) {
+    @if(v_nan_marks) {
       @unroll for (var r = 0u; r < ROWS; r++) {
         @unroll for (var s = 0u; s < SLOTS; s++) {
-          v_mark |= nan_mark(v_pieces[r * SLOTS + s]);
+          v_mark |= v_pieces::nan_mark(values[r * SLOTS + s]);
         }
       }
     }
     @unroll for (var r = 0u; r < ROWS; r++) {
       @unroll for (var s = 0u; s < SLOTS; s++) {
-        let value = decode_piece(v_pieces[r * SLOTS + s]);
+        let value = v_pieces::decode_piece(values[r * SLOTS + s]);
         @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
           @unroll for (var h = 0u; h < HEADS; h++) {
             output[h * LANE_QUADS + s * PIECE_QUADS + i] = fma(
@@ -279,7 +282,7 @@ fn main(
         }
       }
     }
-    @if(!early) v_pieces = load_values(pages, kv_head, next, lane);
+    @if(!early) values = load_values(pages, kv_head, next, lane);
   }
 
   // Merge the teams.
@@ -291,10 +294,12 @@ fn main(
       team_denominator[at] = sum;
     }
   }
-  @if(nan_marks) {
+  @if(k_nan_marks) {
     if ((k_mark & 0x80808080u) != 0u) {
       atomicOr(&key_marks, 1u);
     }
+  }
+  @if(v_nan_marks) {
     // Which of its columns they are in, a lane that met any finds out now.
     if ((v_mark & 0x80808080u) != 0u) {
       for (var step = 0u; step < steps; step++) {
@@ -305,9 +310,9 @@ fn main(
             let row = value_row(pages, kv_head, first, r);
             @unroll for (var s = 0u; s < SLOTS; s++) {
               let piece = piece_index(s, lane);
-              let marks = nan_marks(v[row + piece]);
+              let marks = v_pieces::marks_of(v[row + piece]);
               @unroll for (var i = 0u; i < PIECE_QUADS; i++) {
-                atomicOr(&value_marks[piece * PIECE_QUADS + i], mark_word(marks, i));
+                atomicOr(&value_marks[piece * PIECE_QUADS + i], v_pieces::mark_word(marks, i));
               }
             }
           }
@@ -339,14 +344,14 @@ fn main(
       weight *= lowered;
       has_sum = true;
     }
-    @if(nan_marks) {
+    @if(k_nan_marks) {
       // Any NaN among the keys is in every logit's sum.
       if (atomicLoad(&key_marks) != 0u) {
         merged = bitcast<f32>(params.nan_bits);
       }
     }
     // No key at all: out is 0 and lse is minus infinity.
-    let scale = select(0.0, weight * (head.out_scale * UNIT / merged), has_keys);
+    let scale = select(0.0, weight * (head.out_scale * v_format::UNIT / merged), has_keys);
     if (is_head && team == 0u && lane == 0u && params.write_lse != 0u) {
       let bits = bitcast<u32>((level + log2(merged)) * params.lse_scale);
       lse[work.out_row * params.num_qo_heads + qo_head(kv_head, first_head + h)] =
@@ -369,7 +374,7 @@ fn main(
             total += team_output[(j / (TEAM * PARTS)) * WORKGROUP + t * (TEAM * PARTS) + column];
           }
           let quad = piece_at(slot, column % TEAM) * PIECE_QUADS + lane_quad % PIECE_QUADS;
-          @if(nan_marks) {
+          @if(v_nan_marks) {
             let marks = vec4<u32>(atomicLoad(&value_marks[quad])) &
               vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u);
             total = select(

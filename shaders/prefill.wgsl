@@ -22,9 +22,9 @@ import constants::{
   STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
-import package::pieces::Piece;
 import package::params::{Head, Row, Work, head_at, mask_at, params, row_at, work_at};
-import package::kv_format;
+import package::v_format;
+import package::v_pieces;
 import package::out_format;
 import package::prefill::stage::{
   key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
@@ -95,7 +95,7 @@ fn main(
   var k_rows = key_rows(work, kv_head, work.first_key, local);
   var k_pieces = load_keys(k_rows, 0u, local);
   var q_quads = load_queries(q_rows, 0u, local);
-  var v_pieces: array<Piece, V_LOADS>;
+  var v_pieces: array<v_pieces::Piece, V_LOADS>;
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
     @if(token_scales) let key_scales = load_scales(work, kv_head, first, key_lane);
@@ -313,7 +313,7 @@ fn main(
         let bits = bitcast<u32>((level + log2(sum)) * params.lse_scale);
         lse[out_row * params.num_qo_heads + row.qo_head] = select(MINUS_INFINITY_BITS, bits, has_sum);
       }
-      let scale = select(lowered * (head.out_scale * kv_format::UNIT / sum), 0.0, is_empty);
+      let scale = select(lowered * (head.out_scale * v_format::UNIT / sum), 0.0, is_empty);
       @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
         let quad = value_quad_of(h, key_lane);
         if (quad < V_QUADS) {

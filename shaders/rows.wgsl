@@ -4,11 +4,12 @@
 import constants::{HALF_PIECES, HALF_SLOTS, LOOKUPS, OWN_ROWS, PIECES, ROWS, SLOTS, TEAM};
 import package::address::{Slot, k_row, page_of, place_of, slot_of, v_row};
 import package::params::Work;
-import package::pieces::Piece;
+import package::k_pieces;
+import package::v_pieces;
 @if(token_scales) import package::token_scales::scales_at;
 
-@group(0) @binding(3) var<storage, read> k: array<Piece>;
-@group(0) @binding(4) var<storage, read> v: array<Piece>;
+@group(0) @binding(3) var<storage, read> k: array<k_pieces::Piece>;
+@group(0) @binding(4) var<storage, read> v: array<v_pieces::Piece>;
 
 // The piece of a row that a lane holds in a slot, and whether there is one. With rotary encoding, the
 // lane that holds a piece also holds the one half a row further.
@@ -55,8 +56,8 @@ fn value_row(pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, r: u32) -> u3
 // allows (what lies there, or anything within the binding), and are silenced by their users.
 fn load_keys(
   pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, lane: u32,
-) -> array<Piece, ROWS * SLOTS> {
-  var pieces: array<Piece, ROWS * SLOTS>;
+) -> array<k_pieces::Piece, ROWS * SLOTS> {
+  var pieces: array<k_pieces::Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
     let row = k_row(slot_at(pages, first, r), kv_head);
     @unroll for (var s = 0u; s < SLOTS; s++) {
@@ -68,8 +69,8 @@ fn load_keys(
 
 fn load_values(
   pages: array<u32, LOOKUPS>, kv_head: u32, first: u32, lane: u32,
-) -> array<Piece, ROWS * SLOTS> {
-  var pieces: array<Piece, ROWS * SLOTS>;
+) -> array<v_pieces::Piece, ROWS * SLOTS> {
+  var pieces: array<v_pieces::Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
     let row = value_row(pages, kv_head, first, r);
     @unroll for (var s = 0u; s < SLOTS; s++) {
@@ -104,22 +105,33 @@ fn load_values(
 }
 
 // Pieces with those of absent rows cleared: a weight of 0 does not silence an infinity or a NaN.
-fn present(
-  pieces: array<Piece, ROWS * SLOTS>, first: u32, end: u32,
-) -> array<Piece, ROWS * SLOTS> {
-  var kept: array<Piece, ROWS * SLOTS>;
+fn present_keys(
+  pieces: array<k_pieces::Piece, ROWS * SLOTS>, first: u32, end: u32,
+) -> array<k_pieces::Piece, ROWS * SLOTS> {
+  var kept: array<k_pieces::Piece, ROWS * SLOTS>;
   @unroll for (var r = 0u; r < ROWS; r++) {
     @unroll for (var s = 0u; s < SLOTS; s++) {
-      kept[r * SLOTS + s] = select(Piece(), pieces[r * SLOTS + s], first + r < end);
+      kept[r * SLOTS + s] = select(k_pieces::Piece(), pieces[r * SLOTS + s], first + r < end);
+    }
+  }
+  return kept;
+}
+fn present_values(
+  pieces: array<v_pieces::Piece, ROWS * SLOTS>, first: u32, end: u32,
+) -> array<v_pieces::Piece, ROWS * SLOTS> {
+  var kept: array<v_pieces::Piece, ROWS * SLOTS>;
+  @unroll for (var r = 0u; r < ROWS; r++) {
+    @unroll for (var s = 0u; s < SLOTS; s++) {
+      kept[r * SLOTS + s] = select(v_pieces::Piece(), pieces[r * SLOTS + s], first + r < end);
     }
   }
   return kept;
 }
 
 // A lane without a piece in a slot has a query of 0 there, which does not silence an infinity.
-@if(padded) fn kept(piece: Piece, slot: u32, lane: u32) -> Piece {
-  return select(Piece(), piece, has_piece(slot, lane));
+@if(padded) fn kept(piece: k_pieces::Piece, slot: u32, lane: u32) -> k_pieces::Piece {
+  return select(k_pieces::Piece(), piece, has_piece(slot, lane));
 }
-@else fn kept(piece: Piece, slot: u32, lane: u32) -> Piece {
+@else fn kept(piece: k_pieces::Piece, slot: u32, lane: u32) -> k_pieces::Piece {
   return piece;
 }

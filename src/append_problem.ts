@@ -6,9 +6,9 @@
  */
 
 import type { CacheStrides, RopeParameters, ScaleStrides } from "./attention_problem.ts";
-import { checkValue, type TensorSpec } from "./attention_shapes.ts";
+import { checkOneDtype, checkValue, type TensorSpec } from "./attention_shapes.ts";
 import type { CachePages } from "./cache_pages.ts";
-import { type DType, isFp8DType } from "./dtype.ts";
+import { type DType, isFp8DType, type KvDTypes } from "./dtype.ts";
 import { DTypeError, OptionError, ShapeError } from "./errors.ts";
 import { checkList, checkPositive, checkScale, checkWord } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
@@ -37,7 +37,8 @@ export interface AppendProblem {
   /** Of the appended rows. */
   readonly dtype: DType;
   /** Of the cache. */
-  readonly kvDtype: DType;
+  readonly kDtype: DType;
+  readonly vDtype: DType;
   readonly numPages: number;
   /** Three words a token: its page, its place in the page, and its position in its request. */
   readonly slots: Uint32Array<ArrayBuffer>;
@@ -129,7 +130,8 @@ export function appendPaged(
     headDim: cache.headDim,
     headDimV: cache.headDimV,
     dtype: key.dtype,
-    kvDtype: cache.dtype,
+    kDtype: cache.kDtype,
+    vDtype: cache.vDtype,
     numPages: cache.numPages,
     slots: slotsOf(given, numTokens, table, cache.pageSize),
     kStrides: cache.kStrides,
@@ -149,20 +151,20 @@ function checkRowScales(
 ): ScaleStrides | null {
   const { kvScales } = options;
   if (kvScales === undefined) return null;
-  const { numPages, numKvHeads, pageSize, dtype } = cache;
+  const { numPages, numKvHeads, pageSize } = cache;
   checkScalesTensor(kvScales, { pages: numPages, numKvHeads, tokens: pageSize });
-  checkOwnScales(options, dtype);
+  checkOwnScales(options, cache);
   return scaleStrides({ numKvHeads, tokens: pageSize });
 }
 
 /** Checks that rows may have scales of their own. Throws `DTypeError` or `OptionError`. */
 export function checkOwnScales(
   { kScale, vScale }: Pick<AppendOptions, "kScale" | "vScale">,
-  dtype: DType,
+  { kDtype, vDtype }: KvDTypes,
 ): void {
-  if (!isFp8DType(dtype)) {
+  if (!isFp8DType(kDtype) || !isFp8DType(vDtype)) {
     throw new DTypeError("options.kvScales", {
-      got: `a cache of ${dtype}`,
+      got: `a cache of ${isFp8DType(kDtype) ? vDtype : kDtype}`,
       expected: "float8_e4m3fn or float8_e5m2",
       hint: "Scales of tokens make rows fit the range of FP8; leave them out here.",
     });
@@ -199,6 +201,7 @@ export function checkRows(
     });
   }
   checkValue(key, value, ["appendKey", "appendValue"]);
+  checkOneDtype(key, value, ["appendKey", "appendValue"]);
   check("appendValue", value, headDimV);
   return key.shape[0];
 }

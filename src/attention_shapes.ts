@@ -9,7 +9,7 @@ import type { AttentionProblem, CacheStrides } from "./attention_problem.ts";
 import type { DType } from "./dtype.ts";
 import { DTypeError, ShapeError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
-import { show } from "./shape.ts";
+import { isSameShape, show } from "./shape.ts";
 import type { ScaleSizes } from "./token_scales.ts";
 
 /** The part of a tensor that planning sees. */
@@ -95,22 +95,21 @@ export function checkQueryAndKey(q: TensorSpec, k: TensorSpec, cache: CacheSizes
   }
 }
 
-/** Checks v, which must have k's shape and dtype. */
+/** Checks v, which must have k's shape. */
 export function checkSameValue(k: TensorSpec, v: TensorSpec): void {
-  if (show(v.shape) !== show(k.shape)) {
+  if (!isSameShape(v.shape, k.shape)) {
     throw new ShapeError("v", {
       got: `shape ${show(v.shape)}`,
       expected: `k's shape, ${show(k.shape)}`,
       hint: "k and v have one shape.",
     });
   }
-  checkValueDtype(k, v);
 }
 
 /** What errors name k and v. */
 type KeyAndValueNames = readonly [k: string, v: string];
 
-/** Checks v, which must have k's dtype, and its shape but for the head dim; v's head dim. */
+/** Checks v, which must have k's shape but for the head dim; v's head dim. */
 export function checkValue(
   k: TensorSpec,
   v: TensorSpec,
@@ -118,18 +117,18 @@ export function checkValue(
 ): number {
   const outer = k.shape.slice(0, -1);
   const headDimV = v.shape[k.shape.length - 1];
-  if (show(v.shape.slice(0, -1)) !== show(outer) || headDimV < 1) {
+  if (!isSameShape(v.shape.slice(0, -1), outer) || headDimV < 1) {
     throw new ShapeError(names[1], {
       got: `shape ${show(v.shape)}`,
       expected: `${names[0]}'s shape, ${show(k.shape)}, with a head dim of at least 1`,
       hint: "k and v have one shape, but for the last dim, the head dim.",
     });
   }
-  checkValueDtype(k, v, names);
   return headDimV;
 }
 
-function checkValueDtype(
+/** Checks v, which must have k's dtype. */
+export function checkOneDtype(
   k: TensorSpec,
   v: TensorSpec,
   names: KeyAndValueNames = ["k", "v"],
@@ -138,7 +137,7 @@ function checkValueDtype(
   throw new DTypeError(names[1], {
     got: v.dtype,
     expected: `${names[0]}'s dtype, ${k.dtype}`,
-    hint: "k and v have one dtype.",
+    hint: "What is stored has one dtype before it is converted.",
   });
 }
 

@@ -7,11 +7,11 @@
 import { checkOwnScales, checkScales } from "./append_problem.ts";
 import { checkKvLayout } from "./attention_options.ts";
 import type { TensorSpec } from "./attention_shapes.ts";
-import { bytesPerElement, type DType } from "./dtype.ts";
+import { bytesPerElement, type KvDType, type KvDTypes } from "./dtype.ts";
 import { LimitError } from "./errors.ts";
 import { checkInteger } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
-import { checkPlanDtype, checkPlanSize } from "./plan_checks.ts";
+import { checkKvDtype, checkPlanSize } from "./plan_checks.ts";
 import { hasTokenScales, type KvScalesMode, scalesSpec } from "./token_scales.ts";
 
 /** Options of {@linkcode PagedKvCache.create}. */
@@ -26,8 +26,8 @@ export interface PagedKvCacheOptions {
   headDim: number;
   /** The head dim of v. Default `headDim`. */
   headDimV?: number;
-  /** How keys and values are stored. */
-  dtype: DType;
+  /** How keys and values are stored: one dtype, or `{ k, v }`, one for each. */
+  dtype: KvDType;
   /** Layout of the pages. Default `"NHD"`. */
   kvLayout?: KvLayout;
   /** Layers that share the page table. Default 1. */
@@ -62,19 +62,21 @@ const NAMES = [
 ];
 
 /** Options that are known to be right. */
-export interface CheckedCacheOptions {
+export interface CheckedCacheOptions extends KvDTypes {
   readonly numPages: number;
   readonly pageSize: number;
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly headDimV: number;
-  readonly dtype: DType;
   readonly layout: KvLayout;
   readonly numLayers: number;
   /** 1 / scale; null where all are 1. */
   readonly kFactors: Float32Array<ArrayBuffer> | null;
   readonly vFactors: Float32Array<ArrayBuffer> | null;
-  /** The tensors of a layer: one, or a pair where v's rows have another length, or one is too large. */
+  /**
+   * The tensors of a layer: one, or a pair where v's rows have another length or dtype, or one is too
+   * large.
+   */
   readonly tensors: readonly TensorSpec[];
   /** The scales of a layer's tokens; null where they have none. */
   readonly scales: TensorSpec | null;
@@ -101,7 +103,8 @@ export function checkCacheOptions(
     ["headDimV", options.headDimV ?? options.headDim],
     ["numLayers", options.numLayers ?? 1],
   ] as const).map(([name, value]) => checkPlanSize(`options.${name}`, value));
-  const dtype = checkPlanDtype("options.dtype", options.dtype);
+  const dtypes = checkKvDtype("options.dtype", options.dtype);
+  const { kDtype, vDtype } = dtypes;
   for (const [name, dim] of [["headDim", headDim], ["headDimV", headDimV]] as const) {
     if (dim % dimStep === 0) continue;
     throw new LimitError(`options.${name}`, {
@@ -113,9 +116,9 @@ export function checkCacheOptions(
   const page = (dim: number) =>
     layout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
   const hasScales = hasTokenScales(options.kvScales);
-  if (hasScales) checkOwnScales(options, dtype);
-  const bytes = numPages * pageSize * numKvHeads * (headDim + headDimV) * bytesPerElement(dtype);
-  const shapes = headDim === headDimV && bytes <= bindingBytes
+  if (hasScales) checkOwnScales(options, dtypes);
+  const bytes = numPages * pageSize * numKvHeads * 2 * headDim * bytesPerElement(kDtype);
+  const shapes = headDim === headDimV && kDtype === vDtype && bytes <= bindingBytes
     ? [[numPages, 2, ...page(headDim)]]
     : [[numPages, ...page(headDim)], [numPages, ...page(headDimV)]];
   return {
@@ -124,12 +127,12 @@ export function checkCacheOptions(
     numKvHeads,
     headDim,
     headDimV,
-    dtype,
+    ...dtypes,
     layout,
     numLayers,
     kFactors: checkScales("options.kScale", options.kScale, numKvHeads),
     vFactors: checkScales("options.vScale", options.vScale, numKvHeads),
-    tensors: shapes.map((shape) => ({ shape, dtype })),
+    tensors: shapes.map((shape, i) => ({ shape, dtype: i === 0 ? kDtype : vDtype })),
     scales: hasScales ? scalesSpec({ pages: numPages, numKvHeads, tokens: pageSize }) : null,
   };
 }

@@ -12,7 +12,7 @@ import {
   checkValue,
   type TensorSpec,
 } from "./attention_shapes.ts";
-import type { DType } from "./dtype.ts";
+import type { KvDTypes } from "./dtype.ts";
 import { OptionError, ShapeError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
 import type { PageSizes } from "./page_indices.ts";
@@ -21,16 +21,15 @@ import type { Tensor } from "./tensor.ts";
 
 /**
  * The tensors of a paged KV cache: one tensor `[pages, 2, pageSize, Hkv, D]`, or with `kvLayout: "HND"`
- * `[pages, 2, Hkv, pageSize, D]`; or a pair of tensors without the 2, whose head dims may differ.
+ * `[pages, 2, Hkv, pageSize, D]`; or a pair of tensors without the 2, whose head dims and dtypes may differ.
  */
 export type CacheTensors = Tensor | readonly [k: Tensor, v: Tensor];
 
 /** What a cache's shapes say. */
-export interface CachePages extends PageSizes {
+export interface CachePages extends PageSizes, KvDTypes {
   readonly numKvHeads: number;
   readonly headDim: number;
   readonly headDimV: number;
-  readonly dtype: DType;
   readonly kStrides: CacheStrides;
   readonly vStrides: CacheStrides;
   /** Where v begins in k's tensor, in elements; null where v has a tensor of its own. */
@@ -59,7 +58,7 @@ export function cachePages(specs: readonly TensorSpec[], layout: KvLayout): Cach
 }
 
 function joinedPages(spec: TensorSpec, layout: KvLayout): CachePages {
-  const [numPages, two, ...rest] = checkDims("kvCache", spec, ["pages", "2", ...pageDims(layout)]);
+  const [numPages, two, ...rest] = checkDims("kvCache", spec, JOINED_DIMS[layout]);
   if (two !== 2) {
     throw new ShapeError("kvCache", {
       got: `${two} in the second dim (shape ${show(spec.shape)})`,
@@ -76,7 +75,8 @@ function joinedPages(spec: TensorSpec, layout: KvLayout): CachePages {
     numKvHeads: sizes.numKvHeads,
     headDim: sizes.headDim,
     headDimV: sizes.headDim,
-    dtype: spec.dtype,
+    kDtype: spec.dtype,
+    vDtype: spec.dtype,
     kStrides: { ...strides, page },
     vStrides: { ...strides, page },
     vOffset: strides.page,
@@ -84,7 +84,7 @@ function joinedPages(spec: TensorSpec, layout: KvLayout): CachePages {
 }
 
 function pairedPages(k: TensorSpec, v: TensorSpec, layout: KvLayout): CachePages {
-  const [numPages, ...rest] = checkDims("kvCache[0]", k, ["pages", ...pageDims(layout)]);
+  const [numPages, ...rest] = checkDims("kvCache[0]", k, PAIR_DIMS[layout]);
   const sizes = checkSizes("kvCache[0]", k, rest, layout);
   const headDimV = checkValue(k, v, ["kvCache[0]", "kvCache[1]"]);
   return {
@@ -93,7 +93,8 @@ function pairedPages(k: TensorSpec, v: TensorSpec, layout: KvLayout): CachePages
     numKvHeads: sizes.numKvHeads,
     headDim: sizes.headDim,
     headDimV,
-    dtype: k.dtype,
+    kDtype: k.dtype,
+    vDtype: v.dtype,
     kStrides: cacheStrides(layout, sizes),
     vStrides: cacheStrides(layout, { ...sizes, headDim: headDimV }),
     vOffset: null,
@@ -104,6 +105,16 @@ function pairedPages(k: TensorSpec, v: TensorSpec, layout: KvLayout): CachePages
 function pageDims(layout: KvLayout): readonly string[] {
   return cacheDims(layout).map((dim) => dim === "L" ? "pageSize" : dim);
 }
+
+/** The dims of a cache that is one tensor, and of each of a pair. */
+const JOINED_DIMS = {
+  NHD: ["pages", "2", ...pageDims("NHD")],
+  HND: ["pages", "2", ...pageDims("HND")],
+} as const;
+const PAIR_DIMS = {
+  NHD: ["pages", ...pageDims("NHD")],
+  HND: ["pages", ...pageDims("HND")],
+} as const;
 
 function checkDims(
   subject: string,

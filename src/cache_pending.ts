@@ -80,7 +80,6 @@ export class PendingRows {
       ...pages,
       numTokens,
       dtype: key.dtype,
-      kvDtype: pages.dtype,
       slots: this.#slots,
       kFactors,
       vFactors,

@@ -15,11 +15,12 @@ import {
 } from "./saved_sequence.ts";
 
 function headerOf(
-  { dtype, numLayers, numKvHeads, headDim, headDimV, scales }: CheckedCacheOptions,
+  { kDtype, vDtype, numLayers, numKvHeads, headDim, headDimV, scales }: CheckedCacheOptions,
   tokens: number,
 ): SavedHeader {
   return {
-    dtype,
+    kDtype,
+    vDtype,
     numLayers,
     numKvHeads,
     headDimK: headDim,
@@ -60,11 +61,12 @@ export async function restoreRows(
 /** Checks that a saved sequence is of a cache like this. Throws `DTypeError` or `OptionError`. */
 export function checkSaved(saved: SavedHeader, options: CheckedCacheOptions): void {
   const own = headerOf(options, 0);
-  if (saved.dtype !== own.dtype) {
+  for (const [name, part] of [["kDtype", "keys"], ["vDtype", "values"]] as const) {
+    if (saved[name] === own[name]) continue;
     throw new DTypeError("saved sequence", {
-      got: saved.dtype,
-      expected: `${own.dtype}, the cache's`,
-      hint: "Restore it into a cache of its dtype.",
+      got: `${part} in ${saved[name]}`,
+      expected: `${own[name]}, the cache's`,
+      hint: "Restore it into a cache of its dtypes.",
     });
   }
   for (const name of ["numLayers", "numKvHeads", "headDimK", "headDimV", "tokenScales"] as const) {

@@ -46,7 +46,7 @@ export function paddedDecode(
   const settings = checkAttentionOptions(options, { ...cache, numQoHeads }, q.dtype);
   const kvLens = checkLengths(SEQ_LENS, options.seqLens, batch, cache.length);
   return {
-    problem: decodeProblem(q, k, settings, {
+    problem: decodeProblem({ q, k, v }, settings, {
       layout,
       numQoHeads,
       cache,
@@ -74,7 +74,7 @@ export function singleDecode(
   checkSameValue(k, v);
   const settings = checkAttentionOptions(options, { ...cache, numQoHeads }, q.dtype);
   return {
-    problem: decodeProblem(q, k, settings, {
+    problem: decodeProblem({ q, k, v }, settings, {
       layout,
       numQoHeads,
       cache,
@@ -89,8 +89,7 @@ export function singleDecode(
 }
 
 function decodeProblem(
-  q: TensorSpec,
-  k: TensorSpec,
+  { q, k, v }: Readonly<Record<"q" | "k" | "v", TensorSpec>>,
   settings: AttentionSettings,
   { layout, numQoHeads, cache, kvLens, kvScales }: {
     layout: KvLayout;
@@ -115,7 +114,8 @@ function decodeProblem(
     headDim,
     headDimV: headDim,
     qDtype: q.dtype,
-    kvDtype: k.dtype,
+    kDtype: k.dtype,
+    vDtype: v.dtype,
     qStrides: rows,
     outStrides: rows,
     kStrides: strides,

@@ -15,6 +15,15 @@ export type DType = "float32" | "float16" | "bfloat16" | "float8_e4m3fn" | "floa
 /** The two formats of one byte an element. */
 export type Fp8DType = "float8_e4m3fn" | "float8_e5m2";
 
+/** The dtype of a KV cache: one for keys and values, or one for each. */
+export type KvDType = DType | { readonly k: DType; readonly v: DType };
+
+/** The same, checked. */
+export interface KvDTypes {
+  readonly kDtype: DType;
+  readonly vDtype: DType;
+}
+
 /** Every dtype, in the order in which messages list them. */
 export const DTYPES: readonly DType[] = [
   "float32",

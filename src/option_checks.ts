@@ -8,7 +8,7 @@ import { OptionError } from "./errors.ts";
 import { show } from "./shape.ts";
 
 /** Refuses what is no object, or has names that the call does not know. */
-export function checkNames(options: object, known: readonly string[]): void {
+export function checkNames(options: object, known: readonly string[], prefix = "options."): void {
   if (typeof options !== "object" || options === null) {
     throw new OptionError("options", {
       got: show(options),
@@ -18,7 +18,7 @@ export function checkNames(options: object, known: readonly string[]): void {
   }
   for (const name of Object.keys(options)) {
     if (known.includes(name)) continue;
-    throw new OptionError(`options.${name}`, {
+    throw new OptionError(`${prefix}${name}`, {
       got: "an option that this call does not know",
       expected: `one of ${known.join(", ")}`,
       hint: "Check the spelling; names are camelCase.",
@@ -116,7 +116,10 @@ export function checkArray(subject: string, value: unknown, hint: string): Array
 
 /** A copy by index, whatever the array's own iterator gives; its length is known to be right. */
 export function entriesOf(list: ArrayLike<unknown>): unknown[] {
-  return Array.from({ length: list.length }, (_, i) => list[i]);
+  const entries: unknown[] = [];
+  const { length } = list;
+  for (let i = 0; i < length; i++) entries.push(list[i]);
+  return entries;
 }
 
 /** A copy of an array or a typed array. */

@@ -12,8 +12,8 @@ import type { Tensor } from "./tensor.ts";
 
 /**
  * A paged KV cache: one tensor `[pages, 2, pageSize, Hkv, D]`, or with `kvLayout: "HND"`
- * `[pages, 2, Hkv, pageSize, D]`; a pair of tensors without the 2, whose head dims may differ; or a
- * {@linkcode PagedKvCache} of one layer.
+ * `[pages, 2, Hkv, pageSize, D]`; a pair of tensors without the 2, whose head dims and dtypes may
+ * differ; or a {@linkcode PagedKvCache} of one layer.
  */
 export type PagedKv = CacheTensors | PagedKvCache;
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { DType } from "./dtype.ts";
+import type { DType, KvDType } from "./dtype.ts";
 import type { AttentionOptions, KvLayout, MaskOptions, VariantOptions } from "./options.ts";
 import type { Tensor } from "./tensor.ts";
 import type { KvScalesMode } from "./token_scales.ts";
@@ -55,8 +55,8 @@ export interface RaggedPrefillPlan extends PlannedOptions, MaskOptions, VariantO
   headDimV?: number;
   /** The dtype that q will have. */
   qDtype: DType;
-  /** The dtype that k and v will have. */
-  kvDtype: DType;
+  /** The dtype that k and v will have, or `{ k, v }`, one for each. */
+  kvDtype: KvDType;
 }
 
 /** The sizes that the plans of paged calls name. */
@@ -71,8 +71,8 @@ export interface PagedSizes {
   pageSize: number;
   /** The dtype that q will have. */
   qDtype: DType;
-  /** The dtype that the cache will have. */
-  kvDtype: DType;
+  /** The dtype that the cache will have, or `{ k, v }`, one for each, where it is a pair. */
+  kvDtype: KvDType;
 }
 
 /** What {@linkcode BatchDecodeWithPagedKvCache.plan} takes. */

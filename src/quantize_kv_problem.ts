@@ -11,6 +11,7 @@ import {
   cacheDims,
   cacheSizes,
   cacheStrides,
+  checkOneDtype,
   checkRank,
   checkValue,
   scaleSizes,
@@ -48,6 +49,7 @@ export function quantizingKv(
   const isBatch = k.shape.length === 4;
   const dims = checkRank("k", k, [...(isBatch ? ["B"] : []), ...cacheDims(layout)]);
   const headDimV = checkValue(k, v);
+  checkOneDtype(k, v);
   const sizes = cacheSizes(dims.slice(-3), layout);
   if (sizes.headDim < 1) {
     throw new ShapeError("k", {
@@ -88,7 +90,8 @@ export function quantizingKv(
       headDim,
       headDimV,
       dtype: k.dtype,
-      kvDtype: to,
+      kDtype: to,
+      vDtype: to,
       numPages: batch,
       slots,
       kStrides: strides(headDim),

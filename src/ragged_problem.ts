@@ -15,7 +15,12 @@ import { checkNames } from "./option_checks.ts";
 import type { KvLayout } from "./options.ts";
 import type { RaggedPrefillPlan } from "./planned_options.ts";
 import { hasTokenScales, scalesSpec } from "./token_scales.ts";
-import { checkPlanDtype, checkPlanSizes, type PlannedTensors } from "./plan_checks.ts";
+import {
+  checkKvDtype,
+  checkPlanDtype,
+  checkPlanSizes,
+  type PlannedTensors,
+} from "./plan_checks.ts";
 
 /** A plan that is known to be right. */
 export interface RaggedPlan {
@@ -45,7 +50,7 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
   const sizes = checkPlanSizes(plan);
   const { numQoHeads, numKvHeads, headDim, headDimV } = sizes;
   const qDtype = checkPlanDtype("options.qDtype", plan.qDtype);
-  const kvDtype = checkPlanDtype("options.kvDtype", plan.kvDtype);
+  const { kDtype, vDtype } = checkKvDtype("options.kvDtype", plan.kvDtype);
   const qoIndptr = checkIndptr("options.qoIndptr", plan.qoIndptr);
   const kvIndptr = checkIndptr("options.kvIndptr", plan.kvIndptr);
   if (kvIndptr.length !== qoIndptr.length) {
@@ -77,7 +82,8 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
       headDim,
       headDimV,
       qDtype,
-      kvDtype,
+      kDtype,
+      vDtype,
       qStrides: { token: numQoHeads * headDim, head: headDim },
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: raggedStrides(layout, numKvHeads, tokens, headDim),
@@ -91,8 +97,8 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
     },
     tensors: {
       q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },
-      k: { shape: cacheShape(headDim), dtype: kvDtype },
-      v: { shape: cacheShape(headDimV), dtype: kvDtype },
+      k: { shape: cacheShape(headDim), dtype: kDtype },
+      v: { shape: cacheShape(headDimV), dtype: vDtype },
       kvScales: scalesSpec({ pages: null, numKvHeads, tokens }),
       out: { shape: [rows, numQoHeads, headDimV], dtype: settings.outDtype },
       lse: { shape: [rows, numQoHeads], dtype: "float32" },

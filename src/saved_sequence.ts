@@ -7,8 +7,10 @@
  * | At | Bytes | What |
  * |---|---|---|
  * | 0 | 8 | 0x89 "KVASIR" 0x0A; the first and the last find files that passed as text |
- * | 8 | 4 | version: 1, or 2 where tokens have scales |
- * | 12 | 4 | dtype: 0 float32, 1 float16, 2 bfloat16, 3 float8_e4m3fn, 4 float8_e5m2 |
+ * | 8 | 4 | version: 1, or 2 where tokens have scales or k and v different dtypes |
+ * | 12 | 1 | k's dtype: 0 float32, 1 float16, 2 bfloat16, 3 float8_e4m3fn, 4 float8_e5m2 |
+ * | 13 | 1 | with version 2 v's dtype, else 0 |
+ * | 14 | 2 | with version 2 1 where tokens have scales, else 0 |
  * | 16 | 4 | layers |
  * | 20 | 4 | KV heads |
  * | 24 | 4 | head dim of k |
@@ -17,21 +19,20 @@
  * | 40 | 8 | bytes of the payload |
  * | 48 | 4 | CRC-32 of the payload |
  * | 52 | 4 | CRC-32 of bytes 0 to 51 |
- * | 56 | | payload: of each layer k, then v, of each token, head, dim; then with version 2 the scales in
+ * | 56 | | payload: of each layer k, then v, of each token, head, dim; then the scales of tokens in
  * float32, of each token, k's and v's, head |
  *
  * @module
  */
 
 import { crc32 } from "./crc32.ts";
-import { bytesPerElement, type DType, isDType } from "./dtype.ts";
+import { bytesPerElement, type DType, isDType, type KvDTypes } from "./dtype.ts";
 import { DTypeError, OptionError, OutOfMemoryError } from "./errors.ts";
 import { checkBoolean, checkInteger } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
 /** What a saved sequence says of itself. */
-export interface SavedHeader {
-  readonly dtype: DType;
+export interface SavedHeader extends KvDTypes {
   readonly numLayers: number;
   readonly numKvHeads: number;
   readonly headDimK: number;
@@ -83,10 +84,9 @@ export function savedPart(
   part: typeof PARTS[number],
 ): [begin: number, end: number] {
   const rows = header.tokens * header.numKvHeads;
-  const element = bytesPerElement(header.dtype);
   const sizes = [
-    rows * element * header.headDimK,
-    rows * element * header.headDimV,
+    rows * bytesPerElement(header.kDtype) * header.headDimK,
+    rows * bytesPerElement(header.vDtype) * header.headDimV,
     header.tokenScales ? 2 * rows * 4 : 0,
   ];
   const sum = (values: readonly number[]) => values.reduce((all, size) => all + size, 0);
@@ -110,7 +110,8 @@ export function encodeSequence(
   if (typeof header !== "object" || header === null) {
     throw new OptionError("header", {
       got: show(header),
-      expected: "{ dtype, numLayers, numKvHeads, headDimK, headDimV, tokenScales, tokens }",
+      expected:
+        "{ kDtype, vDtype, numLayers, numKvHeads, headDimK, headDimV, tokenScales, tokens }",
       hint: "Give what the cache was made with, and the sequence's length.",
     });
   }
@@ -132,8 +133,14 @@ export function encodeSequence(
   }
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
-  view.setUint32(8, VERSIONS[fields.tokenScales ? 1 : 0], true);
-  view.setUint32(12, DTYPE_CODES.indexOf(fields.dtype), true);
+  const { kDtype, vDtype, tokenScales } = fields;
+  const isPlain = kDtype === vDtype && !tokenScales;
+  view.setUint32(8, VERSIONS[isPlain ? 0 : 1], true);
+  view.setUint8(12, DTYPE_CODES.indexOf(kDtype));
+  if (!isPlain) {
+    view.setUint8(13, DTYPE_CODES.indexOf(vDtype));
+    view.setUint16(14, tokenScales ? 1 : 0, true);
+  }
   SIZES.forEach((name, i) => view.setUint32(16 + 4 * i, fields[name], true));
   view.setBigUint64(32, BigInt(fields.tokens), true);
   view.setBigUint64(40, BigInt(size), true);
@@ -193,21 +200,27 @@ function readHeader(view: DataView): { header: SavedHeader; size: number } {
   const [numLayers, numKvHeads, headDimK, headDimV] = SIZES.map((_, i) =>
     view.getUint32(16 + 4 * i, true)
   );
-  const tokenScales = view.getUint32(8, true) === VERSIONS[1];
-  const code = view.getUint32(12, true);
-  const dtype = DTYPE_CODES[code];
+  const isPlain = view.getUint32(8, true) === VERSIONS[0];
+  const codes = [view.getUint8(12), view.getUint8(isPlain ? 12 : 13)];
+  const [kDtype, vDtype] = codes.map((code) => DTYPE_CODES[code]);
+  const flags = view.getUint16(14, true);
   const tokens = Number(view.getBigUint64(32, true));
   const size = Number(view.getBigUint64(40, true));
-  if (dtype === undefined) {
+  if (kDtype === undefined || vDtype === undefined) {
+    const code = codes.find((code) => code >= DTYPE_CODES.length);
     throw unfit(`dtype ${code}`, `0 to ${DTYPE_CODES.length - 1}`, "No version writes it.");
   }
+  if (flags > 1 || (isPlain && (flags !== 0 || view.getUint8(13) !== 0))) {
+    throw unfit(`flags ${flags}`, isPlain ? "0" : "0 or 1", "No version writes them.");
+  }
   const header = checkHeader({
-    dtype,
+    kDtype,
+    vDtype,
     numLayers,
     numKvHeads,
     headDimK,
     headDimV,
-    tokenScales,
+    tokenScales: flags === 1,
     tokens,
   });
   if (payloadBytes(header) !== size) {
@@ -222,12 +235,13 @@ function readHeader(view: DataView): { header: SavedHeader; size: number } {
 
 /** A checked copy. */
 function checkHeader(header: SavedHeader): SavedHeader {
-  const { dtype } = header;
-  if (!isDType(dtype)) {
-    throw new DTypeError("header.dtype", {
+  const { kDtype, vDtype } = header;
+  for (const [name, dtype] of Object.entries({ kDtype, vDtype })) {
+    if (isDType(dtype)) continue;
+    throw new DTypeError(`header.${name}`, {
       got: show(dtype),
       expected: DTYPE_CODES.map((name) => `"${name}"`).join(", "),
-      hint: "Give the cache's dtype.",
+      hint: "Give the cache's dtypes.",
     });
   }
   const [numLayers, numKvHeads, headDimK, headDimV] = SIZES.map((name) => {
@@ -241,7 +255,8 @@ function checkHeader(header: SavedHeader): SavedHeader {
   });
   const tokens = checkInteger("header.tokens", header.tokens, 0);
   const tokenScales = checkBoolean("header.tokenScales", header.tokenScales);
-  const checked = { dtype, numLayers, numKvHeads, headDimK, headDimV, tokenScales, tokens };
+  const sizes = { numLayers, numKvHeads, headDimK, headDimV };
+  const checked = { kDtype, vDtype, ...sizes, tokenScales, tokens };
   if (Number.isSafeInteger(payloadBytes(checked))) return checked;
   throw new OptionError("header", {
     got: `a payload of ${payloadBytes(checked)} bytes`,

@@ -9,6 +9,7 @@ import { APPEND_AND_QUANTIZE } from "./mutants/append.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
+import { PLANNED_CALLS } from "./mutants/planned.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
 import { TOKEN_SCALES } from "./mutants/scales.ts";
 
@@ -378,14 +379,14 @@ const PLANNING: readonly Mutant[] = [
   ),
   mutant(
     "the window is a key too short",
-    "src/webgpu/decode_plan.ts",
+    "src/webgpu/decode_stretches.ts",
     "end - 1 - windowLeft",
     "end - windowLeft",
     ["tests/unit/decode_plan_test.ts"],
   ),
   mutant(
     "states of requests are mixed",
-    "src/webgpu/decode_plan.ts",
+    "src/webgpu/decode_stretches.ts",
     "next[request] = isSplit ? first :",
     "next[request] = isSplit ? request :",
     ["tests/unit/decode_plan_test.ts"],
@@ -428,16 +429,16 @@ const PLANNING: readonly Mutant[] = [
   mutant(
     "sinks stay natural",
     "src/webgpu/decode_tables.ts",
-    "(sinks?.[head] ?? 0) * LOG2_E",
-    "(sinks?.[head] ?? 0)",
+    "sinks[head] * LOG2_E",
+    "sinks[head]",
     OPTIONS,
     "/sinks near.*webgpu/",
   ),
   mutant(
     "slopes stay natural",
     "src/webgpu/decode_tables.ts",
-    "(alibiSlopes?.[head] ?? 0) * unit",
-    "(alibiSlopes?.[head] ?? 0)",
+    "alibiSlopes[head] * unit",
+    "alibiSlopes[head]",
     POSITIONS,
     "/ALiBi.*webgpu/",
   ),
@@ -574,6 +575,7 @@ const mutants = [
   ...PAGES,
   ...PAGED_ATTENTION,
   ...TOKEN_SCALES,
+  ...PLANNED_CALLS,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 

@@ -100,13 +100,13 @@ async function openAppend(backend: WebGpuBackend, wanted: AppendCase): Promise<O
       });
     }
     const plan = planAppend(problem, backend.capabilities, await backend.rounding());
-    const kernel = await backend.kernels.get(plan.kernel);
+    const kernels = await Promise.all(plan.passes.map(({ kernel }) => backend.kernels.get(kernel)));
     const [first] = copies;
     const kvScales = numScales > 0 ? await fill(numScales, "float32", 0) : undefined;
     const operands = { ...first, k: cache, v: cache, kvScales };
-    const dispatches = appendDispatches(backend, plan, kernel, problem, operands, temporary);
+    const dispatches = appendDispatches(backend, plan, kernels, problem, operands, temporary);
     return {
-      kernel: kernel.name,
+      kernel: kernels.map(({ name }) => name).join(" + "),
       calls: copies.map(({ key, value }) =>
         overCopy(dispatches, [
           [first.key.buffer, key.buffer],

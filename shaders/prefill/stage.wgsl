@@ -11,16 +11,17 @@ import constants::{
   STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, VALUE_RUN, WORKGROUP,
 };
 import package::address::{k_row, slot_of, v_row};
-import package::kv_format;
+import package::k_format;
+import package::k_pieces;
 import package::params::{Work, params};
-import package::pieces::{Piece, decode_piece, mark_word, nan_mark, nan_marks};
 import package::prefill::tiles::{column_tile, key_of, row_tile};
 import package::q_format;
 import package::rope::{Turn, turn_of, turn_of_signed, turned_lower, turned_upper};
+import package::v_pieces;
 
 @group(0) @binding(2) var<storage, read> q: array<q_format::Quad>;
-@group(0) @binding(3) var<storage, read> k: array<Piece>;
-@group(0) @binding(4) var<storage, read> v: array<Piece>;
+@group(0) @binding(3) var<storage, read> k: array<k_pieces::Piece>;
+@group(0) @binding(4) var<storage, read> v: array<v_pieces::Piece>;
 
 // The last stage of v with a number that is not finite, counted from 1.
 var<workgroup> odd_stage: atomic<u32>;
@@ -84,12 +85,12 @@ fn store_queries(
     if (row < TILE_ROWS) {
       let quad = q_place(local);
       @if(!rope) {
-        store_query(row, quad, q_format::decode_quad(quads[n]) * (q_format::UNIT * kv_format::UNIT));
+        store_query(row, quad, q_format::decode_quad(quads[n]) * (q_format::UNIT * k_format::UNIT));
       }
       @if(rope) {
         let turn = turn_of_signed(positions[n], min(quad_at(chunk, quad), HALF_QUADS - 1u));
-        let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * kv_format::UNIT);
-        let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * kv_format::UNIT);
+        let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * k_format::UNIT);
+        let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * k_format::UNIT);
         store_query(row, quad, turned_lower(lower, upper, turn));
         store_query(row, quad + Q_SPAN, turned_upper(lower, upper, turn));
       }
@@ -124,8 +125,8 @@ fn key_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, K_LO
   return rows;
 }
 
-fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<Piece, K_LOADS * PAIR> {
-  var pieces: array<Piece, K_LOADS * PAIR>;
+fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<k_pieces::Piece, K_LOADS * PAIR> {
+  var pieces: array<k_pieces::Piece, K_LOADS * PAIR>;
   @unroll for (var n = 0u; n < K_LOADS; n++) {
     if (has_quad(chunk, k_place(local))) {
       pieces[n * PAIR] = k[rows[n] + quad_at(chunk, k_place(local)) / PIECE_QUADS];
@@ -146,22 +147,22 @@ fn store_key(column: u32, quad: u32, values: vec4<f32>) {
 }
 
 fn store_keys(
-  pieces: array<Piece, K_LOADS * PAIR>, work: Work, first: u32, chunk: u32, local: u32,
+  pieces: array<k_pieces::Piece, K_LOADS * PAIR>, work: Work, first: u32, chunk: u32, local: u32,
 ) {
   @unroll for (var n = 0u; n < K_LOADS; n++) {
     let column = k_column(n, local);
     if (column < TILE_KEYS) {
       let quad = k_place(local);
       @if(!rope) {
-        let quads = exact_quads(pieces[n]);
+        let quads = k_pieces::exact_piece(pieces[n], params.nan_bits);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
           store_key(column, quad + u, quads[u]);
         }
       }
       @if(rope) {
         let position = min(first + key_of_column(column), work.end_key - 1u);
-        let lower = exact_quads(pieces[2 * n]);
-        let upper = exact_quads(pieces[2 * n + 1]);
+        let lower = k_pieces::exact_piece(pieces[2 * n], params.nan_bits);
+        let upper = k_pieces::exact_piece(pieces[2 * n + 1], params.nan_bits);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
           let turn = turn_of(position, min(quad_at(chunk, quad + u), HALF_QUADS - 1u));
           store_key(column, quad + u, turned_lower(lower[u], upper[u], turn));
@@ -182,8 +183,8 @@ fn v_piece(n: u32, local: u32) -> u32 {
   return (local + n * WORKGROUP) % V_SPAN;
 }
 
-fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<Piece, V_LOADS> {
-  var pieces: array<Piece, V_LOADS>;
+fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<v_pieces::Piece, V_LOADS> {
+  var pieces: array<v_pieces::Piece, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
     let key = first + v_key(n, local);
     // What lies beyond the end would be silenced too, where it is not finite in the slow way.
@@ -195,11 +196,11 @@ fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<Piece,
 }
 
 // `number` counts the stages; `looks` says whether numbers that are not finite matter.
-fn store_values(pieces: array<Piece, V_LOADS>, local: u32, number: u32, looks: bool) {
+fn store_values(pieces: array<v_pieces::Piece, V_LOADS>, local: u32, number: u32, looks: bool) {
   @unroll for (var n = 0u; n < V_LOADS; n++) {
     let key = v_key(n, local);
     if (key < 4u * STAGE_QUADS) {
-      let quads = exact_quads(pieces[n]);
+      let quads = v_pieces::exact_piece(pieces[n], params.nan_bits);
       @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
         let run = v_piece(n, local) * (PIECE_QUADS / VALUE_RUN) + u / VALUE_RUN;
         let vector = (run / KEY_LANES) * VALUE_RUN + u % VALUE_RUN;
@@ -215,20 +216,4 @@ fn store_values(pieces: array<Piece, V_LOADS>, local: u32, number: u32, looks: b
       }
     }
   }
-}
-
-@if(!nan_marks) fn exact_quads(piece: Piece) -> array<vec4<f32>, PIECE_QUADS> {
-  return decode_piece(piece);
-}
-// The quick way of decoding takes NaN codes for numbers; they are rare.
-@if(nan_marks) fn exact_quads(piece: Piece) -> array<vec4<f32>, PIECE_QUADS> {
-  var quads = decode_piece(piece);
-  if ((nan_mark(piece) & 0x80808080u) != 0u) {
-    let marks = nan_marks(piece);
-    @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-      let found = vec4<u32>(mark_word(marks, u)) & vec4<u32>(0x80u, 0x8000u, 0x800000u, 0x80000000u);
-      quads[u] = select(quads[u], vec4<f32>(bitcast<f32>(params.nan_bits)), found != vec4<u32>(0u));
-    }
-  }
-  return quads;
 }

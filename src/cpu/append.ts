@@ -7,7 +7,7 @@
 
 import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
 import type { CacheStrides, RopeParameters } from "../attention_problem.ts";
-import { bytesPerElement, type Fp8DType } from "../dtype.ts";
+import { bytesPerElement, type DType, type Fp8DType } from "../dtype.ts";
 import { largestMagnitude, rowScale } from "../row_scale.ts";
 import { WASM_DTYPE, type WasmInstance } from "./wasm_module.ts";
 
@@ -27,6 +27,8 @@ interface Part {
   readonly source: number;
   readonly target: number;
   readonly headDim: number;
+  /** As which it is stored. */
+  readonly stored: DType;
   readonly strides: CacheStrides;
   /** Where the cache begins in its block, in elements. */
   readonly offset: number;
@@ -48,6 +50,7 @@ export function appendRows(
     source: handles.key,
     target: handles.k,
     headDim,
+    stored: problem.kDtype,
     strides: kStrides,
     offset: 0,
     factors: kFactors,
@@ -58,6 +61,7 @@ export function appendRows(
     source: handles.value,
     target: handles.v,
     headDim: headDimV,
+    stored: problem.vDtype,
     strides: vStrides,
     offset: vOffset ?? 0,
     factors: vFactors,
@@ -102,12 +106,12 @@ function appendPart(instance: WasmInstance, problem: AppendProblem, part: Part):
 /** Stores all heads of a token, which lie at byte `from` of a block. */
 function storeToken(
   instance: WasmInstance,
-  { numKvHeads, kvDtype, slots }: AppendProblem,
-  { target, headDim, strides, offset }: Part,
+  { numKvHeads, slots }: AppendProblem,
+  { target, headDim, stored, strides, offset }: Part,
   token: number,
   block: number,
   from: number,
-  dtype: ConvertedDType,
+  dtype: DType,
 ): void {
   const [page, place] = slots.subarray(token * SLOT_WORDS, (token + 1) * SLOT_WORDS);
   const first = offset + page * strides.page + place * strides.token;
@@ -115,14 +119,13 @@ function storeToken(
   const isWhole = strides.head === headDim;
   const [runs, elements] = isWhole ? [1, numKvHeads * headDim] : [numKvHeads, headDim];
   for (let run = 0; run < runs; run++) {
-    const to = (first + run * strides.head) * bytesPerElement(kvDtype);
+    const to = (first + run * strides.head) * bytesPerElement(stored);
     const source = from + run * elements * bytesPerElement(dtype);
-    convert(instance, [block, source, dtype], [target, to, kvDtype], elements);
+    convert(instance, [block, source, dtype], [target, to, stored], elements);
   }
 }
 
-type ConvertedDType = AppendProblem["dtype"];
-type Place = readonly [handle: number, byteOffset: number, dtype: ConvertedDType];
+type Place = readonly [handle: number, byteOffset: number, dtype: DType];
 
 /** Converts elements, saturating FP8; of one dtype to itself, copies bytes. */
 export function convert(
@@ -182,8 +185,8 @@ function turnRow(row: Float32Array, turns: Float64Array): void {
 /** What each head of a token is multiplied with by its own scale, which is stored. */
 function ownFactors(
   instance: WasmInstance,
-  { slots, kvScales: strides, kvDtype }: AppendProblem,
-  { scales, headDim }: Part,
+  { slots, kvScales: strides }: AppendProblem,
+  { scales, headDim, stored }: Part,
   token: number,
   row: Float32Array,
 ): Float32Array {
@@ -191,7 +194,7 @@ function ownFactors(
   const factors = new Float32Array(row.length / headDim);
   for (let head = 0; head < factors.length; head++) {
     const ofHead = row.subarray(head * headDim, (head + 1) * headDim);
-    const { factor, scale } = rowScale(largestMagnitude(ofHead), kvDtype as Fp8DType);
+    const { factor, scale } = rowScale(largestMagnitude(ofHead), stored as Fp8DType);
     factors[head] = factor;
     const at = scales!.first + page * strides!.page + head * strides!.head + place;
     const bytes = instance.view(scales!.block, 4, at * 4);

@@ -52,9 +52,8 @@ export function attentionDescriptor(
   const flags = (causal ? CAUSAL : 0) | (logitsSoftCap !== null ? CAPPED : 0) |
     (rope ? ROTATED : 0);
   const tables = tableOffsets(problem);
-  const kvDtype = WASM_DTYPE[problem.kvDtype];
   const startOf = ({ offset = 0 }: CacheStrides) =>
-    Math.min(offset * bytesPerElement(problem.kvDtype), handles.vBytes);
+    Math.min(offset * bytesPerElement(problem.vDtype), handles.vBytes);
   return Uint32Array.of(
     problem.numRequests,
     problem.numQoHeads,
@@ -65,8 +64,22 @@ export function attentionDescriptor(
     ...[handles.tables, tables.heads],
     problem.pageSize,
     ...[handles.q, byteOffset, WASM_DTYPE[problem.qDtype], qStrides.token, qStrides.head],
-    ...[handles.k, byteOffset, kvDtype, kStrides.page, kStrides.token, kStrides.head],
-    ...[handles.v, startOf(vStrides), kvDtype, vStrides.page, vStrides.token, vStrides.head],
+    ...[
+      handles.k,
+      byteOffset,
+      WASM_DTYPE[problem.kDtype],
+      kStrides.page,
+      kStrides.token,
+      kStrides.head,
+    ],
+    ...[
+      handles.v,
+      startOf(vStrides),
+      WASM_DTYPE[problem.vDtype],
+      vStrides.page,
+      vStrides.token,
+      vStrides.head,
+    ],
     ...[handles.out, byteOffset, WASM_DTYPE[problem.outDtype], outStrides.token, outStrides.head],
     ...[handles.lse, byteOffset],
     ...[handles.tables, tables.requests],

@@ -21,13 +21,13 @@ export async function runAppend(
 ): Promise<void> {
   const rounding = await context.rounding();
   const plan = planAppend(problem, context.capabilities, rounding);
-  if (plan.dispatches.length === 0) return;
-  const kernel = await context.kernels.get(plan.kernel);
-  context.noteChoice("append", kernel.name, rounding.reason);
+  if (problem.numTokens === 0) return;
+  const kernels = await Promise.all(plan.passes.map(({ kernel }) => context.kernels.get(kernel)));
+  for (const { name } of kernels) context.noteChoice("append", name, rounding.reason);
   await submit(
     context,
     "append",
-    (temporary) => appendDispatches(context, plan, kernel, problem, operands, temporary),
+    (temporary) => appendDispatches(context, plan, kernels, problem, operands, temporary),
   );
 }
 
@@ -35,7 +35,7 @@ export async function runAppend(
 export function appendDispatches(
   { device, ropeTables }: Pick<GpuContext, "device" | "ropeTables">,
   plan: AppendPlan,
-  kernel: Kernel,
+  kernels: readonly Kernel[],
   problem: AppendProblem,
   operands: AppendOperands,
   temporary: GPUBuffer[],
@@ -50,8 +50,11 @@ export function appendDispatches(
   const unused = own(scratchBuffer(device, "unused", 16));
   const turns = rope && ropeTables.get(headDim, rope, endPosition(problem));
   const factors = own(smallBuffer(device, "storage", "factors", factorWords(problem)));
-  return plan.dispatches.map((dispatch): Dispatch => {
-    const params = paramWords(problem, plan, dispatch, turns?.coarse ?? 0);
+  const all = plan.passes.flatMap((pass, i) =>
+    pass.dispatches.map((dispatch) => [kernels[i], pass, dispatch] as const)
+  );
+  return all.map(([kernel, pass, dispatch]): Dispatch => {
+    const params = paramWords(problem, pass, dispatch, turns?.coarse ?? 0);
     return {
       kernel,
       resources: [

@@ -6,7 +6,7 @@
  */
 
 import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
-import { bytesPerElement, type Fp8DType } from "../dtype.ts";
+import { bytesPerElement, type DType, type Fp8DType } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import { LARGEST_NUMBER } from "../row_scale.ts";
 import type { Capabilities, DispatchLimits } from "./capabilities.ts";
@@ -36,8 +36,13 @@ export interface AppendDispatch {
   readonly grid: readonly [number, number];
 }
 
-/** Dispatches of shaders/append.wgsl, or of append_scaled.wgsl where tokens have scales. */
+/** Keys and values together, or where their dtypes differ one after the other. */
 export interface AppendPlan {
+  readonly passes: readonly AppendPass[];
+}
+
+/** Dispatches of shaders/append.wgsl, or of append_scaled.wgsl where tokens have scales. */
+export interface AppendPass {
   readonly kernel: KernelRequest;
   /** Elements of a piece, in which the kernel counts. */
   readonly pieceElements: number;
@@ -56,12 +61,36 @@ export function planAppend(
   capabilities: Capabilities,
   rounding: WaysOfRounding,
 ): AppendPlan {
-  const { numKvHeads, headDim, headDimV, dtype, kvDtype, kFactors, vFactors, rope } = problem;
   checkLimits(problem, capabilities.limits);
+  const { kDtype, vDtype } = problem;
+  const stretches = tokensByPages(problem, capabilities.limits);
+  const pass = (stored: DType, parts: readonly ("k" | "v")[]) =>
+    planPass(problem, capabilities, rounding, stretches, { stored, parts });
+  return {
+    passes: kDtype === vDtype
+      ? [pass(kDtype, ["k", "v"])]
+      : [pass(kDtype, ["k"]), pass(vDtype, ["v"])],
+  };
+}
+
+/** What a pass stores, and as what. */
+interface Stored {
+  readonly stored: DType;
+  readonly parts: readonly ("k" | "v")[];
+}
+
+function planPass(
+  problem: AppendProblem,
+  capabilities: Capabilities,
+  rounding: WaysOfRounding,
+  stretches: readonly PageStretch[],
+  { stored, parts: own }: Stored,
+): AppendPass {
+  const { numKvHeads, headDim, headDimV, dtype, kFactors, vFactors, rope } = problem;
   const hasOwnScales = problem.kvScales !== null;
   const isScaled = hasOwnScales || kFactors !== null || vFactors !== null;
   const isJoined = problem.vOffset !== null;
-  const conversion = { from: dtype, to: kvDtype, isScaled };
+  const conversion = { from: dtype, to: stored, isScaled };
   const quads = pieceQuads(conversion, [rope ? headDim / 2 : headDim, headDimV]);
   const parts = convertingParts(conversion, quads, { fp8: capabilities.fp8, rounding });
   const elements = pieceElements(quads);
@@ -72,16 +101,16 @@ export function planAppend(
   // Rows that meet for their maximum are whole teams of lanes, others are lanes alone.
   const [keyUnits, valueUnits] = hasOwnScales ? [1, 1] : [keyLanes, valuePieces];
   const unitsPerWorkgroup = hasOwnScales ? teams.TEAMS : WORKGROUP;
-  const dispatches = tokensByPages(problem, capabilities.limits)
-    .map(({ firstPage, tokens, windows }): AppendDispatch => {
-      const keyWork = tokens.length * numKvHeads * keyUnits;
-      const numWork = keyWork + tokens.length * numKvHeads * valueUnits;
-      const grid = foldGrid(Math.ceil(numWork / unitsPerWorkgroup), capabilities.limits);
-      return { firstPage, tokens, windows, numWork, keyWork, grid };
-    });
+  const dispatches = stretches.map(({ firstPage, tokens, windows }): AppendDispatch => {
+    const rows = tokens.length * numKvHeads;
+    const keyWork = own.includes("k") ? rows * keyUnits : 0;
+    const numWork = keyWork + (own.includes("v") ? rows * valueUnits : 0);
+    const grid = foldGrid(Math.ceil(numWork / unitsPerWorkgroup), capabilities.limits);
+    return { firstPage, tokens, windows, numWork, keyWork, grid };
+  });
   return {
     kernel: {
-      name: `append.${dtype}.kv-${kvDtype}.d${headDim}.dv${headDimV}` +
+      name: `append.${dtype}.kv-${stored}.d${headDim}.dv${headDimV}` +
         (isJoined ? ".joined" : "") + (hasOwnScales ? ".tokens" : isScaled ? ".scaled" : "") +
         (rope ? ".rope" : "") +
         roundingName(rounding),
@@ -102,7 +131,7 @@ export function planAppend(
         VALUE_PIECES: valuePieces,
         WORKGROUP,
         ...(hasOwnScales
-          ? { ...teams, EXPONENT: Math.floor(Math.log2(LARGEST_NUMBER[kvDtype as Fp8DType])) }
+          ? { ...teams, EXPONENT: Math.floor(Math.log2(LARGEST_NUMBER[stored as Fp8DType])) }
           : {}),
       },
       conditions: { ...parts.conditions, joined: isJoined, rope: rope !== null },
@@ -164,15 +193,17 @@ function bindingBytes({ maxStorageBufferBindingSize: most }: DispatchLimits): nu
   return most - most % 16;
 }
 
+/** Tokens of pages that bindings hold. */
+type PageStretch = Pick<AppendDispatch, "firstPage" | "tokens" | "windows">;
+
 /** The tokens of each stretch of pages that bindings hold. */
-function tokensByPages(
-  problem: AppendProblem,
-  limits: DispatchLimits,
-): Pick<AppendDispatch, "firstPage" | "tokens" | "windows">[] {
-  const { numTokens, numPages, slots, kStrides, vStrides, kvDtype } = problem;
+function tokensByPages(problem: AppendProblem, limits: DispatchLimits): PageStretch[] {
+  const { numTokens, numPages, slots, kStrides, vStrides, kDtype, vDtype } = problem;
   if (numTokens === 0) return [];
-  const bytes = bytesPerElement(kvDtype);
-  const pageBytes = { k: kStrides.page * bytes, v: vStrides.page * bytes };
+  const pageBytes = {
+    k: kStrides.page * bytesPerElement(kDtype),
+    v: vStrides.page * bytesPerElement(vDtype),
+  };
   const largest = Math.max(pageBytes.k, pageBytes.v);
   const { minStorageBufferOffsetAlignment: alignment } = limits;
   const most = bindingBytes(limits);

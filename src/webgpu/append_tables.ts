@@ -5,24 +5,24 @@
  */
 
 import { type AppendProblem, SLOT_WORDS } from "../append_problem.ts";
-import { bytesPerElement } from "../dtype.ts";
-import type { AppendDispatch, AppendPlan } from "./append_plan.ts";
+import { bytesPerElement, type DType } from "../dtype.ts";
+import type { AppendDispatch, AppendPass } from "./append_plan.ts";
 
 /** Words of an entry of `slots`. */
 const ENTRY_WORDS = 4;
 
 /** The words of `Params`. */
 export function paramWords(
-  { numKvHeads, kStrides: k, vStrides: v, vOffset, kvDtype, kvScales }: AppendProblem,
-  { pieceElements }: Pick<AppendPlan, "pieceElements">,
+  { numKvHeads, kStrides: k, vStrides: v, vOffset, kDtype, vDtype, kvScales }: AppendProblem,
+  { pieceElements }: Pick<AppendPass, "pieceElements">,
   { numWork, keyWork, windows, firstPage }: AppendDispatch,
   ropeCoarse: number,
 ): Uint32Array<ArrayBuffer> {
   // Pages may begin anywhere, the windows that show them only where bindings can.
-  const base = (stride: number, window: { readonly offset: number } | undefined) =>
-    firstPage * stride - (window?.offset ?? 0) / bytesPerElement(kvDtype);
-  const kBase = base(k.page, windows?.k);
-  const vBase = vOffset === null ? base(v.page, windows?.v) : kBase + vOffset;
+  const base = (stride: number, dtype: DType, window: { readonly offset: number } | undefined) =>
+    firstPage * stride - (window?.offset ?? 0) / bytesPerElement(dtype);
+  const kBase = base(k.page, kDtype, windows?.k);
+  const vBase = vOffset === null ? base(v.page, vDtype, windows?.v) : kBase + vOffset;
   const pieces = [k.page, k.token, k.head, kBase, v.page, v.token, v.head, vBase]
     .map((elements) => elements / pieceElements);
   const { page = 0, part = 0, head = 0 } = kvScales ?? {};

@@ -63,8 +63,8 @@ export function convertingParts(
   const nanMarks = needsNanMarks(input);
   return {
     modules: ["formats/rounding", "formats/addition", "formats/f16_pack", "pieces", "convert"],
-    roles: { kv_format: input, out_format: bulkOutputModule(to, rounding) },
-    constants: { PIECE_QUADS: quads, PIECE_WORDS: quads * fromWords },
+    roles: { piece_format: input, out_format: bulkOutputModule(to, rounding) },
+    constants: { PIECE_QUADS: quads },
     conditions: {
       ...oneOf("piece", quads * fromWords),
       ...oneOf("quad", fromWords),

@@ -6,16 +6,16 @@
  */
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
-import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { cacheFormat } from "./formats.ts";
 import {
+  DECODE_TUNING_NAMES,
   type DecodeTuning,
   decodeTuning,
   MAX_BLOCK_HEADS,
   MAX_LANE_VALUES,
 } from "./decode_tuning.ts";
+import { cacheFormats } from "./piece_parts.ts";
 
 /** Elements of a quad: what shaders read of q and write of out at once. */
 export const QUAD = 4;
@@ -33,7 +33,6 @@ export interface DecodeShape {
   readonly constants: Readonly<Record<string, number>>;
   /** Elements of a piece, in which the strides of k and v are counted. */
   readonly pieceElements: number;
-  readonly pieceWords: 1 | 2 | 4;
   /** Whether some lanes of a team have no piece in some slot. */
   readonly isPadded: boolean;
   /** Whether the subgroups rung hands weights to a team's lanes through workgroup memory. */
@@ -44,13 +43,19 @@ export interface DecodeShape {
   readonly stepKeys: number;
 }
 
-/** Lays the kernel out. Throws `LimitError` for head dims that it cannot read. */
+/**
+ * Lays the kernel out. Throws `LimitError` for head dims that it cannot read.
+ *
+ * @param before The layout for a problem that is the same but for its batch: it is given again where
+ *   the tuning is the same too.
+ */
 export function decodeShape(
   problem: AttentionProblem,
   capabilities: Capabilities,
-  override: Partial<DecodeTuning> = {},
+  override?: Partial<DecodeTuning>,
+  before?: DecodeShape,
 ): DecodeShape {
-  const { headDim, kvDtype } = problem;
+  const { headDim } = problem;
   if (headDim % HEAD_DIM_MULTIPLE !== 0) {
     throw new LimitError("q", {
       got: `a head dim of ${headDim}`,
@@ -63,11 +68,13 @@ export function decodeShape(
   const group = problem.numQoHeads / problem.numKvHeads;
   const headBlocks = Math.ceil(group / MAX_BLOCK_HEADS);
   const blockHeads = Math.ceil(group / headBlocks);
-  const bytes = bytesPerElement(kvDtype);
+  const { elementBytes: bytes, nanMarks } = cacheFormats(problem, capabilities);
   const totalKeys = keysOf(problem) * problem.numKvHeads * headBlocks;
-  const { nanMarks } = cacheFormat(kvDtype, capabilities);
   const needs = { rung, elementBytes: bytes, nanMarks, blockHeads, totalKeys } as const;
   const tuning = { ...decodeTuning(needs), ...override };
+  if (before && DECODE_TUNING_NAMES.every((name) => before.tuning[name] === tuning[name])) {
+    return before;
+  }
 
   // With rotary encoding a lane holds both halves of a pair: each half of the row is split alike.
   const halves = problem.rope ? 2 : 1;
@@ -128,7 +135,6 @@ export function decodeShape(
       HALF_PIECES: unitPieces,
       SLOTS: slots,
       HALF_SLOTS: unitSlots,
-      PIECE_WORDS: pieceBytes / 4,
       PIECE_QUADS: pieceElements / QUAD,
       LANE_QUADS: laneQuads,
       MERGE_QUADS: largestDivisor(laneQuads, MERGE_BYTES / (16 * workgroup)),
@@ -137,7 +143,6 @@ export function decodeShape(
       ROPE_QUADS: headDim / 2 / QUAD,
     },
     pieceElements,
-    pieceWords: pieceBytes / 4 as 1 | 2 | 4,
     isPadded: unitSlots * team !== unitPieces,
     gathersInMemory: rung === "subgroups" && tuning.memory === 1 && rows * heads % 4 === 0,
     headBlocks: Math.ceil(group / (heads * parts)),

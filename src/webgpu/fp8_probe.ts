@@ -43,8 +43,8 @@ async function choose(device: GPUDevice, guard: LossGuard, dtype: Fp8DType): Pro
     const code = await linkShader({
       main: "fp8_probe",
       modules: ["pieces"],
-      roles: { kv_format: module },
-      constants: { PIECE_QUADS: 1, PIECE_WORDS: 1 },
+      roles: { piece_format: module },
+      constants: { PIECE_QUADS: 1 },
       conditions: { piece_1: true, quad_1: true, nan_marks: needsNanMarks(module) },
     });
     const bits = await runProbe(device, guard, `fp8 probe of ${module}`, code, 256);

@@ -3,7 +3,7 @@
  * given as constants.
  *
  * What varies is a module that the kernel imports under a role's name (`package::team`,
- * `package::kv_format`); linking puts the chosen file in that role.
+ * `package::out_format`); linking puts the chosen file in that role.
  *
  * @module
  */
@@ -20,22 +20,34 @@ export interface LinkRequest {
   readonly modules: readonly string[];
   /** Role to file, such as `{ team: "team/subgroups" }`. */
   readonly roles: Readonly<Record<string, string>>;
+  /** Name to a file that stands under it with some of its words exchanged: what generics would be. */
+  readonly instances?: Readonly<Record<string, Instance>>;
   /** Whole numbers that the shader imports from `constants`. */
   readonly constants: Readonly<Record<string, number>>;
   /** Conditions of `@if`. */
   readonly conditions: Readonly<Record<string, boolean>>;
 }
 
+/** A file, and the words in it that are others here: roles that it imports, conditions. */
+export interface Instance {
+  readonly file: string;
+  readonly words: Readonly<Record<string, string>>;
+}
+
 /** The linked WGSL of a kernel. */
 export async function linkShader(request: LinkRequest): Promise<string> {
   const weslSrc: Record<string, string> = {};
-  const add = (name: string, file: string) => {
+  const add = (name: string, file: string, words: Instance["words"] = {}) => {
     const text = shaders[file];
     if (text === undefined) throw new ReferenceError(`no shader ${file}`);
-    weslSrc[`${name}.wesl`] = unroll(text, request.constants);
+    const own = text.replace(/\w+/g, (word) => Object.hasOwn(words, word) ? words[word] : word);
+    weslSrc[`${name}.wesl`] = unroll(own, request.constants);
   };
   for (const file of request.modules) add(file, file);
   for (const [role, file] of Object.entries(request.roles)) add(role, file);
+  for (const [name, { file, words }] of Object.entries(request.instances ?? {})) {
+    add(name, file, words);
+  }
   add("main", request.main);
   const constants: Record<string, string> = {};
   for (const [name, value] of Object.entries(request.constants)) constants[name] = `${value}u`;

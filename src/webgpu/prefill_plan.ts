@@ -10,10 +10,11 @@ import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { windowOf } from "./decode_windows.ts";
-import { cacheFormat, inputModule, outputModule } from "./formats.ts";
+import { inputModule, outputModule } from "./formats.ts";
 import { foldGrid } from "./grid.ts";
-import { type KernelRequest, oneOf } from "./kernels.ts";
+import type { KernelRequest } from "./kernels.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
+import { cacheFormats, formatNames, pieceParts } from "./piece_parts.ts";
 import { schedulePrefill, type TileWork, visibleKeys } from "./prefill_schedule.ts";
 import { type PrefillShape, prefillShape } from "./prefill_shape.ts";
 import type { PrefillTuning } from "./prefill_tuning.ts";
@@ -130,7 +131,7 @@ function checkBindings(problem: AttentionProblem, { limits }: Capabilities): voi
     const { size } = windowOf({ pages: [0, pages], tokens: [0, tokens], heads: [0, numKvHeads] }, {
       strides: name === "k" ? problem.kStrides : problem.vStrides,
       headDim: name === "k" ? headDim : headDimV,
-      elementBytes: bytesPerElement(problem.kvDtype),
+      elementBytes: bytesPerElement(name === "k" ? problem.kDtype : problem.vDtype),
       bindingBytes: limit,
       alignment: limits.minStorageBufferOffsetAlignment,
     });
@@ -193,8 +194,9 @@ function kernelOf(
   shape: PrefillShape,
   isSplit: boolean,
 ): KernelRequest {
-  const { rung, constants: c, pieceWords } = shape;
-  const kv = cacheFormat(problem.kvDtype, capabilities);
+  const { rung, constants: c } = shape;
+  const formats = cacheFormats(problem, capabilities);
+  const pieces = pieceParts(formats, shape.pieceElements);
   const outDtype = isSplit ? "float32" : problem.outDtype;
   const { headDim, headDimV, variant } = problem;
   const conditions = {
@@ -206,12 +208,10 @@ function kernelOf(
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
-    nan_marks: kv.nanMarks,
     token_scales: problem.kvScales !== null,
     caller_transform: variant?.logitsTransform != null,
     caller_mask: variant?.logitsMask != null,
-    ...oneOf("piece", pieceWords),
-    ...oneOf("quad", kv.quadWords),
+    ...pieces.conditions,
   };
   const variants = ([
     "masked",
@@ -228,7 +228,7 @@ function kernelOf(
   const name = [
     `prefill.${rung}`,
     `q-${problem.qDtype}`,
-    `kv-${kv.module.replace("formats/", "")}`,
+    formatNames(formats),
     `out-${outDtype}`,
     `d${headDim}${headDimV === headDim ? "" : `x${headDimV}`}`,
     `rows${c.ROW_LANES}x${c.LANE_ROWS}.keys${c.KEY_LANES}x${c.LANE_KEYS}by${c.RUN}`,
@@ -242,7 +242,6 @@ function kernelOf(
     modules: [
       "address",
       "logits",
-      "pieces",
       "rope",
       "formats/rounding",
       "prefill/stage",
@@ -254,10 +253,11 @@ function kernelOf(
     roles: {
       params: "prefill/params",
       rows: `prefill/rows_${rung}`,
-      kv_format: kv.module,
+      ...pieces.roles,
       q_format: inputModule(problem.qDtype),
       out_format: outputModule(outDtype),
     },
+    instances: pieces.instances,
     constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],

@@ -5,10 +5,10 @@
  */
 
 import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
-import { bytesPerElement } from "../dtype.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import { HEAD_DIM_MULTIPLE, QUAD } from "./decode_shape.ts";
+import { cacheFormats } from "./piece_parts.ts";
 import { MAX_LANE_OUTPUT, type PrefillTuning, prefillTuning } from "./prefill_tuning.ts";
 
 /** Vectors in workgroup memory that move a step's rows, and a quad of steps, to other banks. */
@@ -23,7 +23,6 @@ export interface PrefillShape {
   readonly constants: Readonly<Record<string, number>>;
   /** Elements of a piece, in which the strides of k and v are counted. */
   readonly pieceElements: number;
-  readonly pieceWords: 1 | 2 | 4;
   /** Whether rows of q and k do not fill their chunks. */
   readonly isRagged: boolean;
   readonly tileRows: number;
@@ -91,7 +90,7 @@ export function prefillShape(
     });
   }
 
-  const elementBytes = bytesPerElement(problem.kvDtype);
+  const { elementBytes } = cacheFormats(problem, capabilities);
   // Every lane has its part of the keys.
   const share = Math.max(1, keyLanes * laneKeys * chunkQuads / halves / workgroup);
   const pieceElements =
@@ -145,7 +144,6 @@ export function prefillShape(
       PAGE_SIZE: problem.pageSize,
     },
     pieceElements,
-    pieceWords: pieceElements * elementBytes / 4 as 1 | 2 | 4,
     isRagged: headDim / QUAD % chunkQuads !== 0,
     tileRows,
     tileKeys,

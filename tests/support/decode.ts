@@ -33,6 +33,8 @@ export interface DecodeSpec extends AttentionOptions {
   readonly qDtype?: DType;
   /** float32. */
   readonly kvDtype?: DType;
+  /** Of v, if it is not k's. */
+  readonly vDtype?: DType;
   /** NHD. */
   readonly kvLayout?: "NHD" | "HND";
   readonly seqLens?: readonly number[];
@@ -120,7 +122,7 @@ export function makeInputs(
   const kvDtype = spec.kvDtype ?? "float32";
   const q = store(values.q, spec.qDtype ?? "float32");
   const k = store(values.k, kvDtype);
-  const v = store(values.v, kvDtype);
+  const v = store(values.v, spec.vDtype ?? kvDtype);
   spec.seqLens?.forEach((length, request) => {
     for (let token = length; token < spec.kvLen; token++) {
       for (let head = 0; head < shape.numKvHeads; head++) {
@@ -187,13 +189,13 @@ export async function runSingleDecode(device: Device, inputs: DecodeInputs): Pro
 
 /** A spec in a few words, for the names of tests and failures. */
 export function describe(spec: DecodeSpec): string {
-  const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, kvLayout = "NHD" } = spec;
+  const { batch = 1, kvLen, heads, headDim, qDtype, kvDtype, vDtype, kvLayout = "NHD" } = spec;
   const options = [...OPTION_NAMES, "tokenScales", "outDtype", "magnitude", "seed"] as const;
   const given = options
     .filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);
   return [
-    `q ${qDtype ?? "float32"}, kv ${kvDtype ?? "float32"}`,
+    `q ${qDtype ?? "float32"}, kv ${kvDtype ?? "float32"}${vDtype ? `, v ${vDtype}` : ""}`,
     `${heads[0]}/${heads[1]} heads, D ${headDim}, B ${batch}, L ${kvLen}, ${kvLayout}`,
     ...(spec.seqLens ? [`seqLens [${spec.seqLens.join(", ")}]`] : []),
     ...given,

@@ -8,6 +8,7 @@ import {
   BatchDecodeWithPagedKvCache,
   BatchPrefillWithPagedKvCache,
   type Device,
+  type DType,
   type PagedSizes,
   type PlannedOptions,
   type Tensor,
@@ -69,7 +70,7 @@ export function pagedInputs(
   const numPages = order ? Math.max(...order) + 1 : inUse + spare;
   const indices = [...order ?? shuffled(numPages, seed).slice(0, inUse)];
   const lastPageLen = kvLens.map((length, i) => length - Math.max(0, pages[i] - 1) * pageSize);
-  const joined = isJoined && headDim === headDimV;
+  const joined = isJoined && headDim === headDimV && k.dtype === v.dtype;
   const rowAt = (page: number, place: number, head: number, part: number) => {
     const inPage = kvLayout === "NHD" ? place * numKvHeads + head : head * pageSize + place;
     return (joined ? 2 * page + part : page) * pageSize * numKvHeads + inPage;
@@ -89,23 +90,23 @@ export function pagedInputs(
   };
   const inner = (dim: number) =>
     kvLayout === "NHD" ? [pageSize, numKvHeads, dim] : [numKvHeads, pageSize, dim];
-  const empty = (shape: readonly number[]) => {
+  const empty = (shape: readonly number[], dtype: DType) => {
     const count = shape.reduce((a, b) => a * b, 1);
-    const stored = store(new Float32Array(count), k.dtype);
+    const stored = store(new Float32Array(count), dtype);
     fillWithNan(stored, 0, count);
     return stored;
   };
   const parts: (readonly [Stored, readonly number[]])[] = [];
   if (joined) {
     const shape = [numPages, 2, ...inner(headDim)];
-    const both = empty(shape);
+    const both = empty(shape, k.dtype);
     put(both, k, headDim, 0);
     put(both, v, headDim, 1);
     parts.push([both, shape]);
   } else {
     for (const [from, dim] of [[k, headDim], [v, headDimV]] as const) {
       const shape = [numPages, ...inner(dim)];
-      const stored = empty(shape);
+      const stored = empty(shape, from.dtype);
       put(stored, from, dim, 0);
       parts.push([stored, shape]);
     }
@@ -141,7 +142,7 @@ export function cacheOf(tensors: readonly Tensor[]): Tensor | readonly [Tensor, 
 
 /** The sizes and options of a case, as plans name them. */
 export function planOf(
-  { q, k, problem: p, outDtype }: PrefillInputs,
+  { q, k, v, problem: p, outDtype }: PrefillInputs,
   pageSize: number,
 ): PlannedOptions & PagedSizes {
   return {
@@ -151,7 +152,7 @@ export function planOf(
     headDim: p.headDim,
     pageSize,
     qDtype: q.dtype,
-    kvDtype: k.dtype,
+    kvDtype: { k: k.dtype, v: v.dtype },
     outDtype,
     kvScales: p.kvScales ? "token" : "none",
   };

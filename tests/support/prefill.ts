@@ -88,7 +88,7 @@ export function makePrefill(
   const kvDtype = spec.kvDtype ?? "float32";
   const q = store(values.q, spec.qDtype ?? "float32");
   const k = store(values.k, kvDtype);
-  const v = store(values.v, kvDtype);
+  const v = store(values.v, spec.vDtype ?? kvDtype);
   const rowSize = shape.numQoHeads * headDim;
   for (let request = 0; request < batch; request++) {
     const end = (request + 1) * qoLen * rowSize;
@@ -219,7 +219,9 @@ export function describePrefill(spec: PrefillSpec): string {
     .filter((name) => spec[name] !== undefined)
     .map((name) => `${name} ${spec[name]}`);
   return [
-    `q ${spec.qDtype ?? "float32"}, kv ${spec.kvDtype ?? "float32"}`,
+    `q ${spec.qDtype ?? "float32"}, kv ${spec.kvDtype ?? "float32"}${
+      spec.vDtype ? `, v ${spec.vDtype}` : ""
+    }`,
     `${heads[0]}/${heads[1]} heads, D ${headDim}${headDimV === undefined ? "" : `/${headDimV}`}`,
     `B ${batch}, N ${qoLen}, L ${kvLen}, ${kvLayout}`,
     ...(spec.qoLens ? [`qoLens [${spec.qoLens.join(", ")}]`] : []),

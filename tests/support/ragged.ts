@@ -75,7 +75,7 @@ export async function runRagged(
     headDim,
     headDimV,
     qDtype: q.dtype,
-    kvDtype: k.dtype,
+    kvDtype: { k: k.dtype, v: v.dtype },
     outDtype,
     kvScales: p.kvScales ? "token" : "none",
   });

@@ -35,7 +35,8 @@ function problemOf(
     headDim,
     headDimV: headDim,
     dtype: "float16",
-    kvDtype,
+    kDtype: kvDtype,
+    vDtype: kvDtype,
     numPages,
     slots: Uint32Array.from(slots.flat()),
     kStrides: strides,
@@ -70,11 +71,12 @@ Deno.test("planAppend() shows every token to one dispatch, whose windows hold it
         BY_ADDITION,
       );
       const seen = new Set<number>();
-      for (const dispatch of plan.dispatches) {
+      const [pass] = plan.passes;
+      for (const dispatch of pass.dispatches) {
         const slots = slotWords(problem, dispatch);
-        const [numWork, keyWork, , , ...words] = paramWords(problem, plan, dispatch, 0);
+        const [numWork, keyWork, , , ...words] = paramWords(problem, pass, dispatch, 0);
         assert.equal(numWork, 2 * keyWork);
-        const [kPage, kToken, , kBase, , , , vBase] = words.map((x) => x * plan.pieceElements);
+        const [kPage, kToken, , kBase, , , , vBase] = words.map((x) => x * pass.pieceElements);
         const windows = dispatch.windows ?? { k: { offset: 0, size: Infinity } };
         assert.equal(windows.k.offset % 256, 0);
         if (dispatch.windows) assert.ok(windows.k.size <= limit, `${windows.k.size} of ${limit}`);
@@ -99,12 +101,10 @@ Deno.test("planAppend() shows every token to one dispatch, whose windows hold it
 
 Deno.test("planAppend() takes one dispatch where the cache fits a binding", () => {
   const problem = problemOf({});
-  const { dispatches } = planAppend(problem, capabilities(null), BY_ADDITION);
-  assert.deepEqual(dispatches.map(({ windows }) => windows), [null]);
-  assert.deepEqual(
-    planAppend({ ...problem, numTokens: 0 }, capabilities(null), BY_ADDITION).dispatches,
-    [],
-  );
+  const dispatches = (problem: AppendProblem) =>
+    planAppend(problem, capabilities(null), BY_ADDITION).passes.map(({ dispatches }) => dispatches);
+  assert.deepEqual(dispatches(problem).flat().map(({ windows }) => windows), [null]);
+  assert.deepEqual(dispatches({ ...problem, numTokens: 0 }), [[]]);
 });
 
 Deno.test("planAppend() refuses what kernels cannot", async () => {
@@ -165,4 +165,13 @@ Deno.test("planQuantize() covers every element once, in parts that fit bindings"
       },
     ),
   );
+});
+
+Deno.test("planAppend() takes keys and values one after the other where their dtypes differ", () => {
+  const problem = { ...problemOf({ joined: false }), vDtype: "float8_e5m2" as const };
+  const { passes } = planAppend(problem, capabilities(null), BY_ADDITION);
+  const work = passes.map(({ dispatches: [{ numWork, keyWork }] }) => [numWork > 0, keyWork > 0]);
+  assert.deepEqual(work, [[true, true], [true, false]]);
+  const [{ numWork, keyWork }] = passes[0].dispatches;
+  assert.equal(numWork, keyWork);
 });

@@ -49,8 +49,8 @@ Deno.test("decodeShape() covers every element of a row, and every head of a grou
     assert.equal(c.PIECES * made.pieceElements, headDim, label);
     assert.equal(c.HALF_PIECES * halves, c.PIECES, label);
     assert.equal(c.SLOTS, c.HALF_SLOTS * halves, label);
-    assert.equal(made.pieceElements * BYTES[kvDtype], c.PIECE_WORDS * 4, label);
-    assert.ok([1, 2, 4].includes(c.PIECE_WORDS), label);
+    assert.equal(made.pieceElements, c.PIECE_QUADS * 4, label);
+    assert.ok([4, 8, 16].includes(made.pieceElements * BYTES[kvDtype]), label);
     assert.equal(c.PIECE_QUADS * 4, made.pieceElements, label);
     assert.equal(c.LANE_QUADS, c.SLOTS * c.PIECE_QUADS, label);
     assert.equal(c.LANE_QUADS % c.MERGE_QUADS, 0, label);

@@ -16,7 +16,8 @@ import { assertFails } from "../support/failures.ts";
 const HEADER_BYTES = 56;
 
 const SMALL: SavedHeader = {
-  dtype: "float8_e4m3fn",
+  kDtype: "float8_e4m3fn",
+  vDtype: "float8_e4m3fn",
   numLayers: 2,
   numKvHeads: 1,
   headDimK: 4,
@@ -79,7 +80,8 @@ Deno.test("a saved sequence reads back, whatever its sizes and its pieces", () =
   fc.assert(
     fc.property(
       fc.record({
-        dtype: fc.constantFrom(...DTYPES),
+        kDtype: fc.constantFrom(...DTYPES),
+        vDtype: fc.constantFrom(...DTYPES),
         numLayers: size,
         numKvHeads: size,
         headDimK: size,
@@ -91,13 +93,14 @@ Deno.test("a saved sequence reads back, whatever its sizes and its pieces", () =
       fc.integer(),
       fc.nat(9),
       (header, cuts, seed, offset) => {
-        const elements = header.numLayers * header.tokens * header.numKvHeads *
-          (header.headDimK + header.headDimV);
+        const bytesOf = (part: "K" | "V") =>
+          header.numLayers * header.tokens * header.numKvHeads * header[`headDim${part}`] *
+          bytesPerElement(header[part === "K" ? "kDtype" : "vDtype"]);
         const scales = header.tokenScales
           ? 8 * header.numLayers * header.tokens * header.numKvHeads
           : 0;
         const payload = Uint8Array.from(
-          { length: elements * bytesPerElement(header.dtype) + scales },
+          { length: bytesOf("K") + bytesOf("V") + scales },
           (_, i) => Math.imul(i + 1, seed) >>> 13,
         );
         const ends = cuts.map((cut) => cut % (payload.length + 1)).sort((a, b) => a - b);
@@ -128,7 +131,7 @@ Deno.test("the format of version 1 does not change", () => {
   );
   assert.deepEqual(bytes.subarray(HEADER_BYTES), PAYLOAD);
   const codes = DTYPES.map((dtype) => {
-    const header = { ...SMALL, dtype, tokens: 0 };
+    const header = { ...SMALL, kDtype: dtype, vDtype: dtype, tokens: 0 };
     return [dtype, encodeSequence(header, [])[12]];
   });
   assert.deepEqual(Object.fromEntries(codes), {
@@ -146,8 +149,9 @@ Deno.test("savedPart() gives k and v of each layer, one after another", () => {
     savedPart(SMALL, layer, "v"),
   ]);
   assert.deepEqual(parts, [[0, 12], [12, 18], [18, 30], [30, 36]]);
-  const wide: SavedHeader = { ...SMALL, dtype: "bfloat16", numKvHeads: 3 };
+  const wide: SavedHeader = { ...SMALL, kDtype: "bfloat16", vDtype: "bfloat16", numKvHeads: 3 };
   assert.deepEqual(savedPart(wide, 1, "v"), [180, 216]);
+  assert.deepEqual(savedPart({ ...wide, vDtype: "float8_e5m2" }, 1, "v"), [162, 180]);
 });
 
 Deno.test("savedPart() gives the scales of each layer's tokens behind its values", () => {
@@ -205,11 +209,16 @@ Deno.test("foreign, newer and forged bytes are refused, and the error says which
   await refused("version 3", forged((view) => view.setUint32(8, 3, true)), /version 3.*version 1/);
   await refused(
     "scales that the payload has not",
-    forged((view) => view.setUint32(8, 2, true)),
+    forged((view) => {
+      view.setUint32(8, 2, true);
+      view.setUint8(13, 3);
+      view.setUint16(14, 1, true);
+    }),
     /got a payload of 36 bytes, expected 84/,
   );
+  await refused("flags", forged((view) => view.setUint16(14, 1, true)), /got flags 1, expected 0/);
   await refused("version 0", forged((view) => view.setUint32(8, 0, true)), /version 0/);
-  await refused("dtype 5", forged((view) => view.setUint32(12, 5, true)), /got dtype 5.*0 to 4/);
+  await refused("dtype 5", forged((view) => view.setUint8(12, 5)), /got dtype 5.*0 to 4/);
   await refused(
     "tokens that the payload has no room for",
     forged((view) => view.setBigUint64(32, 4n, true)),
@@ -253,7 +262,7 @@ Deno.test("random bytes are refused, with and without a right beginning", () => 
 Deno.test("encodeSequence() refuses what does not fit", async () => {
   const encode = (change: object, parts: unknown = [PAYLOAD]) => () =>
     encodeSequence({ ...SMALL, ...change }, parts as Uint8Array[]);
-  await assertFails("dtype", encode({ dtype: "int8" }), "DTypeError", "header.dtype", /"int8"/);
+  await assertFails("dtype", encode({ kDtype: "int8" }), "DTypeError", "header.kDtype", /"int8"/);
   for (const name of ["numLayers", "numKvHeads", "headDimK", "headDimV"]) {
     for (const value of [0, -1, 1.5, "2", undefined, 2 ** 32]) {
       await assertFails(name, encode({ [name]: value }), "OptionError", `header.${name}`);

@@ -125,7 +125,6 @@ onEachBackend("appendPagedKvCache() refuses caches that are none", async (device
   using key = device.empty(GOOD.key, "float16");
   using k = device.empty([6, 4, 2, 8], "float8_e4m3fn");
   using v = device.empty([6, 4, 2, 16], "float8_e4m3fn");
-  using other = device.empty([6, 4, 2, 8], "float8_e5m2");
   using short = device.empty([5, 4, 2, 8], "float8_e4m3fn");
   using foreigner = await openDevice({ backend: "wasm" });
   using foreign = foreigner.empty([6, 4, 2, 8], "float8_e4m3fn");
@@ -134,7 +133,6 @@ onEachBackend("appendPagedKvCache() refuses caches that are none", async (device
     [[k, k], "OptionError", "kvCache", /the same tensor twice/],
     [[k, 5], "OptionError", "kvCache[1]", /expected a tensor/],
     [undefined, "OptionError", "kvCache", /expected a tensor/],
-    [[k, other], "DTypeError", "kvCache[1]", /kvCache\[0\]'s dtype/],
     [[k, short], "ShapeError", "kvCache[1]", /kvCache\[0\]'s shape/],
     [[k, v], "ShapeError", "appendValue", /expected \[nnz, 2, 16\]/],
     [[k, foreign], "DeviceMismatchError", "kvCache[1]", /another device/],

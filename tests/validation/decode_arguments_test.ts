@@ -136,14 +136,6 @@ const BAD_BATCHES: readonly BadCall[] = [
     message: /\[2, 5, 24\]/,
   },
   {
-    label: "v of another dtype",
-    kDtype: "float8_e4m3fn",
-    vDtype: "float8_e5m2",
-    kind: "DTypeError",
-    subject: "v",
-    message: /got float8_e5m2, expected k's dtype, float8_e4m3fn/,
-  },
-  {
     label: "too few lengths",
     options: { seqLens: [5] },
     kind: "OptionError",

@@ -55,8 +55,7 @@ Deno.test("random shapes and dtypes get typed errors, unless they fit", () => {
       const [cb, x, y, cd] = k.shape;
       const hkv = kvLayout === "NHD" ? y : x;
       const fits = q.shape.length === 3 && k.shape.length === 4 && b === cb && d === cd && d > 0 &&
-        hq > 0 && hkv > 0 && hq % hkv === 0 && String(k.shape) === String(v.shape) &&
-        k.dtype === v.dtype;
+        hq > 0 && hkv > 0 && hq % hkv === 0 && String(k.shape) === String(v.shape);
       const work = () => paddedDecode(q, k, v, { kvLayout: kvLayout as "NHD" });
       if (fits) work();
       else assertTyped(`${q.shape} | ${k.shape} | ${v.shape}`, work);
@@ -146,10 +145,12 @@ onEachBackend("random malformed calls ask the device for nothing", async (device
         ...options,
       } as never)
     ),
-    // No two of these have one shape and dtype and so fit each other, but for k, k and state, sums.
+    // k and v fit each other where they have one shape; states and sums hardly ever do.
     fc.tuple(anyTensor, anyTensor, anyTensor)
-      .filter(([q, k, v]) => !(q === tensors.q && k === v) && !(q === tensors.q1 && k === v))
-      .filter(([q, k, v]) => !(q === tensors.state && k === v))
+      .filter(([q, k, v]) =>
+        !([tensors.q, tensors.q1, tensors.state].includes(q) &&
+          String(k?.shape) === String(v?.shape))
+      )
       .map(([q, k, v]) => () => batchDecodeWithPaddedKvCache(q, k, v)),
     fc.tuple(anyTensor, anyTensor, anyTensor, anyTensor)
       .filter(([, s]) => s !== tensors.sums)

@@ -192,9 +192,9 @@ onEachBackend(
         [5, 4, 3, 8],
         "bfloat16",
         (bad) => run(q, [k, bad]),
-        "DTypeError",
-        "kvCache[1]",
-        /bfloat16/,
+        "PlanError",
+        "kvCache",
+        /got vDtype "bfloat16", expected "float16", by the plan/,
       ],
       [
         "v's head dim",

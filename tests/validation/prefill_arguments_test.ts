@@ -109,13 +109,6 @@ const BAD_SHAPES: readonly BadCall[] = [
       message: /expected k's shape, \[2, 5, 3, 8\], with a head dim of at least 1/,
     }),
   ),
-  {
-    label: "v's dtype",
-    vDtype: "float16",
-    kind: "DTypeError",
-    subject: "v",
-    message: /got float16, expected k's dtype, float32/,
-  },
 ];
 
 /** Each value of one option, refused. */
