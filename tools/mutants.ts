@@ -23,6 +23,7 @@ const ADDRESSES = ["tests/numerics/decode_addresses_test.ts"];
 const WINDOWS = "/sliding windows.*webgpu/";
 const EDGES = "/every edge.*webgpu/";
 const DECODE = "shaders/decode.wgsl";
+const MIXED = ["tests/numerics/mixed_formats_test.ts"];
 const ROWS = "shaders/rows.wgsl";
 
 const SHADERS: readonly Mutant[] = [
@@ -141,7 +142,7 @@ const SHADERS: readonly Mutant[] = [
   mutant(
     "NaN values are forgotten",
     DECODE,
-    "v_mark |= nan_mark(v_pieces[r * SLOTS + s]);",
+    "v_mark |= v_pieces::nan_mark(values[r * SLOTS + s]);",
     "",
     ["tests/numerics/decode_nan_test.ts"],
     "webgpu",
@@ -249,6 +250,54 @@ const SHADERS: readonly Mutant[] = [
     "kv_head * params.k_head",
     ADDRESSES,
     "/larger than/",
+  ),
+  mutant(
+    "keys are read by v's format",
+    "src/webgpu/piece_parts.ts",
+    "roles: { k_format: k.module, v_format: v.module },",
+    "roles: { k_format: v.module, v_format: v.module },",
+    MIXED,
+    "/paged decode.*webgpu/",
+  ),
+  mutant(
+    "the output is in k's unit",
+    DECODE,
+    "head.out_scale * v_format::UNIT",
+    "head.out_scale * k_format::UNIT",
+    MIXED,
+    "/paged decode.*webgpu/",
+  ),
+  mutant(
+    "prefill's output is in k's unit",
+    "src/webgpu/piece_parts.ts",
+    "...oneOf(`${name}_quad`, quadWords),",
+    "...oneOf(`${name}_quad`, k.quadWords),",
+    MIXED,
+    "/prefill, every.*webgpu/",
+  ),
+  mutant(
+    "values are appended in k's dtype",
+    "src/webgpu/append_plan.ts",
+    'pass(vDtype, ["v"])',
+    'pass(kDtype, ["v"])',
+    MIXED,
+    "/an append.*webgpu/",
+  ),
+  mutant(
+    "values are appended in k's dtype, on WASM",
+    "src/cpu/append.ts",
+    "stored: problem.vDtype,",
+    "stored: problem.kDtype,",
+    MIXED,
+    "/an append.*wasm/",
+  ),
+  mutant(
+    "a saved sequence says k's dtype of v",
+    "src/saved_sequence.ts",
+    "view.setUint8(13, DTYPE_CODES.indexOf(vDtype));",
+    "view.setUint8(13, DTYPE_CODES.indexOf(kDtype));",
+    MIXED,
+    "/PagedKvCache.*wasm/",
   ),
   mutant(
     "pages are looked up for the step at hand",

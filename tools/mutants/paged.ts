@@ -36,7 +36,7 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: WASM reads k for v",
     "src/cpu/descriptor.ts",
-    "offset * bytesPerElement(problem.kvDtype)",
+    "offset * bytesPerElement(problem.vDtype)",
     "0 * offset",
     PAGED,
     "/pages of 16, one tensor.*wasm/",
