@@ -246,8 +246,8 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
     "shaders/prefill.wgsl",
     "@if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);",
     "@if(paged) v_rows = value_rows(work, kv_head, next, local);",
-    ["tests/numerics/paged_test.ts"],
-    "/prefill: long.*webgpu/",
+    ["tests/numerics/prefill_tiles_test.ts"],
+    "/large GPU/",
   ),
   mutant(
     "prefill: rows of k are looked up for the tile at hand",
