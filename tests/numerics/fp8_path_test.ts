@@ -46,7 +46,7 @@ const EACH_TWO: readonly Formats[] = [
 ];
 /** Each format once in each place. */
 const EACH_ONE: readonly Formats[] = [[E4M3, E5M2, E5M2, E4M3], [E5M2, E4M3, E4M3, E5M2]];
-/** The same, with keys and values that differ. */
+/** Keys and values that differ. */
 const MIXED: readonly Formats[] = [[E5M2, E4M3, E5M2, E4M3], [E4M3, E5M2, E4M3, E5M2]];
 
 const DECODE = {
@@ -59,7 +59,7 @@ const DECODE = {
 } as const satisfies PrefillSpec;
 const PREFILL = { ...DECODE, qoLen: 5, qoLens: [5, 3, 1], causal: true } as const;
 const LONG = { ...DECODE, kvLen: 1500, seqLens: [1500, 0, 700] } as const;
-const LONG_PREFILL = { ...LONG, qoLen: 2, qoLens: [2, 1, 2] } as const;
+const LONG_PREFILL = { ...PREFILL, kvLen: 1500, seqLens: [1500, 0, 700] } as const;
 const CASCADE = { ...PREFILL, seqLens: [40, 12, 30], qoLens: [5, 3, 1] } as const;
 const SHARED: readonly SharedPrefix[] = [{ tokens: 12, groups: [0] }];
 
@@ -67,7 +67,7 @@ interface Call {
   readonly name: string;
   readonly spec: PrefillSpec;
   readonly run: PrefillRun;
-  /** On GPUs, where each costs two kernels; WASM has all. */
+  /** On GPUs, where each costs two kernels; WASM has all, and the portable rung every other. */
   readonly formats: readonly Formats[];
   /** The family of the kernel that ends the call on a GPU. */
   readonly last: "decode" | "prefill" | "merge";
@@ -80,10 +80,10 @@ const CALLS: readonly Call[] = [
     name: "single decode",
     spec: { ...DECODE, batch: 1, seqLens: undefined },
     run: runSingleDecode,
-    formats: EACH_ONE,
+    formats: EACH_TWO,
     last: "decode",
   },
-  { name: "padded decode, split", spec: LONG, run: runDecode, formats: EACH_ONE, last: "merge" },
+  { name: "padded decode, split", spec: LONG, run: runDecode, formats: EACH_TWO, last: "merge" },
   {
     name: "paged decode",
     spec: DECODE,
@@ -103,7 +103,7 @@ const CALLS: readonly Call[] = [
     name: "single prefill, split",
     spec: { ...LONG_PREFILL, batch: 1, qoLens: undefined, seqLens: undefined },
     run: runSinglePrefill,
-    formats: EACH_ONE,
+    formats: EACH_TWO,
     last: "merge",
   },
   { name: "ragged prefill", spec: PREFILL, run: runRagged, formats: EACH_ONE, last: "prefill" },
@@ -117,8 +117,8 @@ const CALLS: readonly Call[] = [
   {
     name: "cascade",
     spec: CASCADE,
-    run: runCascade(4, SHARED),
-    formats: EACH_ONE,
+    run: runCascade(5, SHARED),
+    formats: MIXED,
     last: "merge",
     shared: SHARED,
   },
@@ -186,7 +186,8 @@ async function check(device: Device, backend: BackendName, call: Call, formats: 
 
 for (const call of CALLS) {
   onEachBackend(`FP8 path: ${call.name}`, async (device, backend) => {
-    for (const formats of backend === "wasm" ? ALL : call.formats) {
+    const some = call.formats.filter((_, i) => backend === "webgpu" || i % 2 === 1);
+    for (const formats of backend === "wasm" ? ALL : some) {
       await check(device, backend, call, formats);
     }
   });
