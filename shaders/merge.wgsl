@@ -109,7 +109,8 @@ fn main(
   for (var t = 0u; t < TEAMS; t++) {
     merged += team_sum[first_team + t] * exp2(team_max[first_team + t] - merged_max);
   }
-  let has_state = merged_max > LOWEST || merged != 0.0; // NaN counts
+  // The largest state has a weight of 1. Bits, since NaN counts too, and naga compares it as equal.
+  let has_state = bitcast<u32>(merged) != 0u;
   var level = merged_max;
   var has_sum = has_state;
   var lowered = 1.0;

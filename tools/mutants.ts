@@ -499,6 +499,14 @@ const PLANNING: readonly Mutant[] = [
     ["tests/unit/rope_table_test.ts"],
   ),
   mutant(
+    "a merge of NaN alone is nothing",
+    "shaders/merge.wgsl",
+    "bitcast<u32>(merged) != 0u",
+    "merged != 0.0",
+    MERGE,
+    "/NaN beside empty.*webgpu/",
+  ),
+  mutant(
     "a merge of too few workgroups",
     "src/webgpu/merge_plan.ts",
     "Math.ceil(numWork / pairs)",

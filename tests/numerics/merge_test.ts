@@ -180,6 +180,19 @@ onEachBackend("NaN in a state stays in its row and head", async (device) => {
   }
 });
 
+onEachBackend("NaN beside empty states is NaN, and not nothing", async (device) => {
+  for (const states of [1, 2, 9]) {
+    const c = drawStates({ ...PAIR, states });
+    c.s.fill(-Infinity);
+    c.s[(states - 1) * 3 + 2] = NaN; // row 0, the last state, head 2
+    const { out, lse } = await runMergeStates(device, c);
+    assert.ok(out.subarray(2 * 16, 3 * 16).every(Number.isNaN), `${states} states`);
+    assert.ok(Number.isNaN(lse[2]), `${states} states: lse`);
+    assert.ok(out.every((x, i) => x === 0 || Math.floor(i / 16) === 2), `${states} states`);
+    assert.ok(lse.every((x, i) => x === -Infinity || i === 2), `${states} states: lse`);
+  }
+});
+
 /** Merges in place; what v and s hold then. */
 async function runInPlace(
   device: Device,
