@@ -4,13 +4,20 @@
  * same for padded calls and the other dtypes.
  */
 
-import { type Device, type DType } from "@kvasir/attention";
+import assert from "node:assert/strict";
+import type { Device, DType } from "@kvasir/attention";
 import { runCascade, type SharedPrefix, shareKeys } from "../support/cascade.ts";
 import { runDecode } from "../support/decode.ts";
 import { onEachBackend } from "../support/device.ts";
 import { runPagedDecode, runPagedPrefill } from "../support/paged.ts";
-import { checkPoison, type Poison } from "../support/poison.ts";
-import { makePrefill, type PrefillRun, type PrefillSpec, runPrefill } from "../support/prefill.ts";
+import { checkPoison, type Poison, poison } from "../support/poison.ts";
+import {
+  drawPrefill,
+  makePrefill,
+  type PrefillRun,
+  type PrefillSpec,
+  runPrefill,
+} from "../support/prefill.ts";
 import { runRagged } from "../support/ragged.ts";
 
 const FP8 = ["float8_e4m3fn", "float8_e5m2"] as const;
@@ -38,12 +45,12 @@ async function check(
   run: PrefillRun,
   poisons: readonly Poison[],
 ): Promise<void> {
-  for (const poison of poisons) {
+  for (const at of poisons) {
     await checkPoison(device, run, (place) => {
       const inputs = makePrefill(spec);
       place(inputs);
       return inputs;
-    }, poison);
+    }, at);
   }
 }
 
@@ -90,7 +97,7 @@ for (const kvDtype of FP8) {
       [2, 25, [2]], // a request's own
     ];
     for (const [request, token, requests] of places) {
-      for (const poison of inCache(request, [token])) {
+      for (const at of inCache(request, [token])) {
         await checkPoison(
           device,
           runCascade(5, SHARED),
@@ -100,7 +107,7 @@ for (const kvDtype of FP8) {
             shareKeys(inputs, SHARED);
             return inputs;
           },
-          poison,
+          at,
           requests,
         );
       }
@@ -132,3 +139,37 @@ for (const qDtype of FP8) {
     await check(device, { ...PREFILL, ...spec }, runPrefill, [at(0), at(2)]);
   });
 }
+
+/** Two requests with positive queries; `last` is in the last key of each. */
+function withLastKey(qoLen: number, seqLens: readonly [number, number], last?: number) {
+  const spec = { ...DECODE, batch: 2, qoLen, seqLens, kvDtype: "float8_e5m2" } as const;
+  const values = drawPrefill(spec);
+  values.q.fill(0.25);
+  const inputs = makePrefill(spec, values);
+  if (last === undefined) return inputs;
+  for (const [request, length] of seqLens.entries()) {
+    for (const head of [0, 1]) {
+      poison(inputs, { name: "k", value: last, request, token: length - 1, head, column: 3 });
+    }
+  }
+  return inputs;
+}
+
+onEachBackend(
+  "infinity in k: a logit of -infinity has no weight, others are NaN",
+  async (device) => {
+    for (const [qoLen, run] of [[1, runDecode], [3, runPrefill]] as const) {
+      const low = await run(device, withLastKey(qoLen, [40, 1], -Infinity));
+      const without = await run(device, withLastKey(qoLen, [39, 0]));
+      for (const part of ["out", "lse"] as const) {
+        low[part].forEach((x, i) => {
+          const y = without[part][i];
+          assert.ok(x === y || Math.abs(x - y) < 1e-5, `${part} ${i}: ${x}, without the key ${y}`);
+        });
+      }
+      assert.equal(low.lse.at(-1), -Infinity);
+      const high = await run(device, withLastKey(qoLen, [40, 1], Infinity));
+      assert.ok(high.out.every(Number.isNaN) && high.lse.every(Number.isNaN), `${qoLen} queries`);
+    }
+  },
+);
