@@ -6,6 +6,7 @@
 // 20 minutes on 2 cores, so it is no part of `deno task ok`.
 
 import { APPEND_AND_QUANTIZE } from "./mutants/append.ts";
+import { FP8_CODES } from "./mutants/fp8.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
@@ -499,14 +500,6 @@ const PLANNING: readonly Mutant[] = [
     ["tests/unit/rope_table_test.ts"],
   ),
   mutant(
-    "a merge of NaN alone is nothing",
-    "shaders/merge.wgsl",
-    "bitcast<u32>(merged) != 0u",
-    "merged != 0.0",
-    MERGE,
-    "/NaN beside empty.*webgpu/",
-  ),
-  mutant(
     "a merge of too few workgroups",
     "src/webgpu/merge_plan.ts",
     "Math.ceil(numWork / pairs)",
@@ -632,6 +625,7 @@ const mutants = [
   ...PAGES,
   ...PAGED_ATTENTION,
   ...TOKEN_SCALES,
+  ...FP8_CODES,
   ...PLANNED_CALLS,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;

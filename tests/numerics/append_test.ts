@@ -10,6 +10,7 @@ import {
   runAppend,
 } from "../support/append.ts";
 import { gpuTest, onEachBackend, openGpuDevice } from "../support/device.ts";
+import { store } from "../support/storage.ts";
 import { randomBits } from "../support/values.ts";
 
 const SOURCES = ["float32", "float16", "bfloat16"] as const;
@@ -109,6 +110,24 @@ onEachBackend("rows of the cache's dtype keep every bit, NaN's too", async (devi
     assertBytes(c, await runAppend(device, c), expectedBytes(c));
   }
 });
+
+onEachBackend(
+  "NaN, infinity and what is too large go into FP8 as encodeFp8 has them",
+  async (device) => {
+    for (const kvDtype of ["float8_e4m3fn", "float8_e5m2"] as const) {
+      for (const dtype of SOURCES) {
+        for (const kScale of [1, [0.25, 8]]) {
+          const c = drawAppend({ ...SPEC, dtype, kvDtype, kScale });
+          for (const { bytes, values } of [c.key, c.value]) {
+            values.set([NaN, Infinity, -Infinity, 1e30, -1e30], values.length - 21);
+            bytes.set(store(values, dtype).bytes);
+          }
+          assertBytes(c, await runAppend(device, c), expectedBytes(c));
+        }
+      }
+    }
+  },
+);
 
 onEachBackend("many appends at once keep apart", async (device) => {
   const cases = Array.from({ length: 8 }, (_, i) => drawAppend({ ...SPEC, seed: i + 1 }));
