@@ -297,7 +297,7 @@ function kernelOf(
     roles: {
       team: `team/${rung}`,
       ...pieces.roles,
-      q_format: inputModule(problem.qDtype),
+      q_format: inputModule(problem.qDtype, capabilities),
       out_format: outputModule(outDtype),
     },
     instances: pieces.instances,
