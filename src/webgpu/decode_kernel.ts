@@ -64,7 +64,7 @@ export function decodeKernel(
     roles: {
       team: `team/${rung}`,
       ...pieces.roles,
-      q_format: inputModule(problem.qDtype),
+      q_format: inputModule(problem.qDtype, capabilities),
       out_format: outputModule(outDtype),
     },
     instances: pieces.instances,
