@@ -95,7 +95,7 @@ gpuTest("prefill is checked at both ends and timed", async () => {
       assert.equal(line.family, "prefill");
       assert.ok(line.error! > 0 && line.error! < 3e-3);
       // Pages are timed on the GPU alone.
-      assert.equal(line.wall === undefined, line.shape.pageSize !== undefined);
+      assert.equal(line.wall === undefined, line.shape!.pageSize !== undefined);
     }
     assert.equal(result.lines.length, SMALL_PREFILL_PROBLEMS.length);
     await result.backend.readback.settled(); // a loop of calls reads ahead
