@@ -82,7 +82,7 @@ async function openBackend(options: OpenDeviceOptions): Promise<Backend> {
   let info: GPUAdapterInfo | null = null;
   if (!device) {
     say(0, "asking WebGPU for an adapter");
-    const request = await requestDevice(powerPreference, onProfile !== undefined);
+    const request = await requestDevice(powerPreference);
     if (!request.device) {
       if (backend === "auto") {
         say(1, "WASM is ready");

@@ -61,18 +61,20 @@ export function checkPlanDtype(subject: string, value: unknown): DType {
 
 /** Checks the dtype of a cache, one or two. Throws `OptionError`. */
 export function checkKvDtype(subject: string, value: unknown): KvDTypes {
-  const isPair = typeof value === "object" && value !== null && ("k" in value || "v" in value);
-  if (!isPair) {
-    const hint = "Say how keys and values are stored; { k, v } names a dtype for each.";
-    const dtype = checkWord(subject, value, DTYPES, hint);
+  const check = (subject: string, value: unknown) =>
+    checkWord(
+      subject,
+      value,
+      DTYPES,
+      "Say how keys and values are stored; { k, v } names a dtype for each.",
+    );
+  if (typeof value !== "object" || value === null || !("k" in value || "v" in value)) {
+    const dtype = check(subject, value);
     return { kDtype: dtype, vDtype: dtype };
   }
   checkNames(value, ["k", "v"], `${subject}.`);
   const { k, v } = value as { readonly k?: unknown; readonly v?: unknown };
-  return {
-    kDtype: checkPlanDtype(`${subject}.k`, k),
-    vDtype: checkPlanDtype(`${subject}.v`, v),
-  };
+  return { kDtype: check(`${subject}.k`, k), vDtype: check(`${subject}.v`, v) };
 }
 
 /** Checks a tensor of `run` against the plan. */

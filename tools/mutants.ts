@@ -269,7 +269,7 @@ const SHADERS: readonly Mutant[] = [
     "/paged decode.*webgpu/",
   ),
   mutant(
-    "prefill's output is in k's unit",
+    "quads of v are as wide as k's",
     "src/webgpu/piece_parts.ts",
     "...oneOf(`${name}_quad`, quadWords),",
     "...oneOf(`${name}_quad`, k.quadWords),",

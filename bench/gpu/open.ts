@@ -24,7 +24,7 @@ export async function openGpu(): Promise<WebGpuBackend | null> {
       return leftOut(`Dawn (npm webgpu, or the addon that DAWN_NODE names): ${firstLine(error)}`);
     }
   }
-  const request = await requestDevice("high-performance", true, ["shader-f16"]);
+  const request = await requestDevice("high-performance", ["shader-f16"]);
   if (!request.device) return leftOut(request.why);
   if (!request.device.features.has("timestamp-query")) {
     return leftOut("the adapter has no timestamp-query");

@@ -1,5 +1,5 @@
-// FP8 e5m2 with integer arithmetic only, for devices on which the way by halves fails its self-test
-// (halves may lose their subnormals). A quad (4 elements) is one word.
+// FP8 e5m2 with integer arithmetic only, for devices on which halves fail their self-test
+// (they may lose their subnormals) or are slower. A quad (4 elements) is one word.
 
 alias Quad = u32;
 const UNIT = 1.0; // what decoded values must be multiplied with

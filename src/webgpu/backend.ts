@@ -71,8 +71,11 @@ export async function openWebGpuBackend(
 ): Promise<WebGpuBackend> {
   const guard = new LossGuard(device);
   const { subgroupMinSize: min, subgroupMaxSize: max } = options.info ?? {};
-  const info = min && max ? { min, max } : null;
-  return new WebGpuBackend(device, guard, await probeCapabilities(device, guard, info), options);
+  const facts = {
+    subgroups: min && max ? { min, max } : null,
+    isSoftware: options.info?.isFallbackAdapter ?? false,
+  };
+  return new WebGpuBackend(device, guard, await probeCapabilities(device, guard, facts), options);
 }
 
 /** Attention on a GPU. */

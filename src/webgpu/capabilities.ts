@@ -6,7 +6,8 @@
  */
 
 import type { Fp8DType } from "../dtype.ts";
-import { type Fp8Decoding, probeFp8 } from "./fp8_probe.ts";
+import type { Fp8Decoding } from "./fp8_choice.ts";
+import { probeFp8 } from "./fp8_probe.ts";
 import type { LossGuard } from "./gpu_errors.ts";
 import { runProbe } from "./probe.ts";
 
@@ -43,16 +44,28 @@ const EMPTY = "@compute @workgroup_size(1) fn main() {}";
 /** What the adapter says of its subgroups, or null where it may not be asked. */
 export type SubgroupInfo = { readonly min: number; readonly max: number } | null;
 
-/** Finds out what `device` can do; three tiny dispatches. */
+/** What the adapter says of itself, where it may be asked. */
+export interface AdapterFacts {
+  readonly subgroups: SubgroupInfo;
+  /** Whether it is a CPU. */
+  readonly isSoftware: boolean;
+}
+
+/** Finds out what `device` can do, by a few small dispatches. */
 export async function probeCapabilities(
   device: GPUDevice,
   guard: LossGuard,
-  info: SubgroupInfo,
+  { subgroups: info, isSoftware }: AdapterFacts,
 ): Promise<Capabilities> {
+  const [isNaga, subgroups, fp8] = await Promise.all([
+    compiles(device, guard, STRAY_BARRIER),
+    probeSubgroups(device, guard, info),
+    probeFp8(device, guard, isSoftware),
+  ]);
   return {
-    compiler: await compiles(device, guard, STRAY_BARRIER) ? "naga" : "tint",
-    ...await probeSubgroups(device, guard, info),
-    fp8: await probeFp8(device, guard),
+    compiler: isNaga ? "naga" : "tint",
+    ...subgroups,
+    fp8,
     limits: {
       maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
       maxComputeWorkgroupStorageSize: device.limits.maxComputeWorkgroupStorageSize,

@@ -5,9 +5,9 @@
  * @module
  */
 
-import { bytesPerElement, type DType, isFp8DType } from "../dtype.ts";
+import { bytesPerElement, type DType } from "../dtype.ts";
 import type { Capabilities } from "./capabilities.ts";
-import { bulkOutputModule, inputModule, needsNanMarks } from "./formats.ts";
+import { bulkOutputModule, cacheFormat } from "./formats.ts";
 import { type KernelRequest, oneOf } from "./kernels.ts";
 import type { Rounding } from "./rounding_probe.ts";
 
@@ -58,9 +58,7 @@ export function convertingParts(
 ): Pick<KernelRequest, "modules" | "roles" | "constants" | "conditions"> {
   // A quad has as many words as an element has bytes.
   const [fromWords, toWords] = [bytesPerElement(from), bytesPerElement(to)];
-  // Of FP8, the fewest instructions that are exact; the way by integers always is.
-  const input = isFp8DType(from) ? fp8[from].module ?? inputModule(from) : inputModule(from);
-  const nanMarks = needsNanMarks(input);
+  const { module: input, nanMarks } = cacheFormat(from, { fp8 });
   return {
     modules: ["formats/rounding", "formats/addition", "formats/f16_pack", "pieces", "convert"],
     roles: { piece_format: input, out_format: bulkOutputModule(to, rounding) },

@@ -30,7 +30,7 @@ export function decodeKernel(
     gather_memory: shape.gathersInMemory,
     paged: problem.pageTable !== null,
     one_lookup: c.LOOKUPS === 1,
-    alike: problem.pageTable !== null && sameStrides(problem),
+    alike: sameStrides(problem) && (problem.pageTable !== null || shape.tuning.shared === 1),
     rope: problem.rope !== null,
     alibi: problem.alibiSlopes !== null,
     soft_cap: problem.logitsSoftCap !== null,
@@ -50,9 +50,8 @@ export function decodeKernel(
       conditions.gather_memory ? ".memory" : ""
     }`,
     ...variants,
-    ...(conditions.paged
-      ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}${conditions.alike ? ".alike" : ""}`]
-      : []),
+    ...(conditions.paged ? [`page${c.PAGE_SIZE}by${c.LOOKUPS}`] : []),
+    ...(conditions.alike ? ["alike"] : []),
   ].join(".");
   return {
     name,
@@ -64,7 +63,7 @@ export function decodeKernel(
     roles: {
       team: `team/${rung}`,
       ...pieces.roles,
-      q_format: inputModule(problem.qDtype),
+      q_format: inputModule(problem.qDtype, capabilities),
       out_format: outputModule(outDtype),
     },
     instances: pieces.instances,

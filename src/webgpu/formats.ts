@@ -7,6 +7,7 @@
 import { bytesPerElement, type DType, isFp8DType } from "../dtype.ts";
 import { ShaderError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
+import type { Fp8Decoding } from "./fp8_choice.ts";
 
 /** A module below shaders/, and what those who use it must know. */
 export interface Format {
@@ -25,10 +26,6 @@ const WIDE_MODULES: Readonly<Record<string, string>> = {
   float16: "formats/f16",
   bfloat16: "formats/bf16",
 };
-const EXACT_FP8_MODULES: Readonly<Record<string, string>> = {
-  float8_e4m3fn: "formats/e4m3_bits",
-  float8_e5m2: "formats/e5m2_bits",
-};
 const FP8_ENCODERS: Readonly<Record<string, string>> = {
   float8_e4m3fn: "formats/e4m3_encode",
   float8_e5m2: "formats/e5m2_encode",
@@ -41,19 +38,30 @@ export function needsNanMarks(module: string): boolean {
 
 /** How a cache of `dtype` is read. Throws `ShaderError` where no way is exact on this device. */
 export function cacheFormat(dtype: DType, { fp8 }: Pick<Capabilities, "fp8">): Format {
-  if (!isFp8DType(dtype)) return format(WIDE_MODULES[dtype], dtype);
-  const { module, reason } = fp8[dtype];
-  if (module !== null) return format(module, dtype);
-  throw new ShaderError(`decoding ${dtype}`, {
-    got: reason,
-    expected: "one way that is exact for all 256 codes",
-    hint: "Use a 16-bit cache on this device, and please report it with device.report.",
-  });
+  const module = isFp8DType(dtype) ? exact(dtype, fp8[dtype], "module") : WIDE_MODULES[dtype];
+  return {
+    module,
+    quadWords: bytesPerElement(dtype) as 1 | 2 | 4,
+    nanMarks: needsNanMarks(module),
+  };
 }
 
-/** How q and states are read: NaN codes are NaN at once, since speed counts less there. */
-export function inputModule(dtype: DType): string {
-  return WIDE_MODULES[dtype] ?? EXACT_FP8_MODULES[dtype];
+/**
+ * How q and states are read: NaN codes are NaN at once, since speed counts less there. Throws
+ * `ShaderError` where no way is exact on this device.
+ */
+export function inputModule(dtype: DType, { fp8 }: Pick<Capabilities, "fp8">): string {
+  return isFp8DType(dtype) ? exact(dtype, fp8[dtype], "unmarked") : WIDE_MODULES[dtype];
+}
+
+function exact(dtype: DType, decoding: Fp8Decoding, kind: "module" | "unmarked"): string {
+  const module = decoding[kind];
+  if (module !== null) return module;
+  throw new ShaderError(`decoding ${dtype}`, {
+    got: decoding.reason,
+    expected: "one way that is exact for all 256 codes",
+    hint: "Use 16 bits on this device, and please report it with device.report.",
+  });
 }
 
 /** How `dtype` is written. */
@@ -71,12 +79,4 @@ const ADDING: Readonly<Partial<Record<DType, string>>> = {
 /** How `dtype` is written in bulk. */
 export function bulkOutputModule(dtype: DType, { byAddition }: { byAddition: boolean }): string {
   return (byAddition ? ADDING[dtype] : undefined) ?? outputModule(dtype);
-}
-
-function format(module: string, dtype: DType): Format {
-  return {
-    module,
-    quadWords: bytesPerElement(dtype) as 1 | 2 | 4,
-    nanMarks: needsNanMarks(module),
-  };
 }

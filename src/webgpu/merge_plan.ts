@@ -79,7 +79,7 @@ export function planMerge(
         (hasSinks ? ".sinks" : "") + (keeps ? ".keeps" : ""),
       main: "merge",
       modules: ["formats/rounding"],
-      roles: { v_format: inputModule(vDtype), out_format: outputModule(outDtype) },
+      roles: { v_format: inputModule(vDtype, capabilities), out_format: outputModule(outDtype) },
       constants: {
         PAIRS: pairs,
         QUADS: quads,

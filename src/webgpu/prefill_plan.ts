@@ -254,7 +254,7 @@ function kernelOf(
       params: "prefill/params",
       rows: `prefill/rows_${rung}`,
       ...pieces.roles,
-      q_format: inputModule(problem.qDtype),
+      q_format: inputModule(problem.qDtype, capabilities),
       out_format: outputModule(outDtype),
     },
     instances: pieces.instances,

@@ -19,15 +19,13 @@ const WANTED_LIMITS = [
 ] as const;
 
 /**
- * Requests a device, with subgroups where they can be had.
+ * Requests a device, with subgroups and timestamps where they can be had.
  *
  * @param powerPreference As in WebGPU; default the implementation's.
- * @param timestamps Whether to ask for timestamp queries.
  * @param more Other features to ask for where the adapter has them.
  */
 export async function requestDevice(
   powerPreference: GPUPowerPreference | undefined,
-  timestamps: boolean,
   more: readonly GPUFeatureName[] = [],
 ): Promise<DeviceRequest> {
   const gpu = (globalThis.navigator as Navigator | undefined)?.gpu;
@@ -42,7 +40,7 @@ export async function requestDevice(
   const requiredLimits: Record<string, number> = {};
   for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
   const { features } = adapter;
-  const wanted: GPUFeatureName[] = timestamps ? [...more, "timestamp-query"] : [...more];
+  const wanted: readonly GPUFeatureName[] = [...more, "timestamp-query"];
   const optional = wanted.filter((name) => features.has(name));
   // Deno does not list subgroups among the adapter's features, yet grants them.
   const withSubgroups = [...optional, "subgroups" as GPUFeatureName];

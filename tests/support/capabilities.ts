@@ -8,8 +8,16 @@ import type { Capabilities, DispatchLimits } from "../../src/webgpu/capabilities
 
 /** The FP8 modules of a device on which all ways are exact. */
 export const FP8 = {
-  float8_e4m3fn: { module: "formats/e4m3_halves", reason: "exact" },
-  float8_e5m2: { module: "formats/e5m2_halves", reason: "exact" },
+  float8_e4m3fn: {
+    module: "formats/e4m3_halves",
+    unmarked: "formats/e4m3_bits",
+    reason: "exact",
+  },
+  float8_e5m2: {
+    module: "formats/e5m2_halves",
+    unmarked: "formats/e5m2_halves",
+    reason: "exact",
+  },
 };
 
 /** A device with subgroups of a size, or without, and WebGPU's default limits. */

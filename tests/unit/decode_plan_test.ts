@@ -209,7 +209,7 @@ Deno.test("tableWords() and paramWords() keep offsets within 32 bits", () => {
 });
 
 Deno.test("planDecode() refuses FP8 where no way to decode it is exact", () => {
-  const none = { module: null, reason: "3 codes wrong" };
+  const none = { module: null, unmarked: null, reason: "3 codes wrong" };
   const broken = { ...capabilities(8), fp8: { ...FP8, float8_e4m3fn: none } };
   assert.throws(() => plan({ kvDtype: "float8_e4m3fn" }, broken), /3 codes wrong/);
 });
