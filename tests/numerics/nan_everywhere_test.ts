@@ -75,6 +75,17 @@ onEachBackend("NaN codes of a mixed cache: paged prefill", async (device) => {
   await check(device, spec, runPagedPrefill({ pageSize: 5 }), inCache(0, [0, 37, 39]));
 });
 
+onEachBackend("every NaN code counts as one, in each place of a word", async (device) => {
+  const codes = { float8_e4m3fn: [0x7f, 0xff], float8_e5m2: [0x7d, 0x7e, 0x7f, 0xfd, 0xfe, 0xff] };
+  for (const kvDtype of FP8) {
+    const poisons = codes[kvDtype].flatMap((code, i) =>
+      inCache(2, [16]).map((at) => ({ ...at, column: (5 * i + 3) % 16, code }))
+    );
+    await check(device, { ...DECODE, kvDtype }, runPagedDecode({ pageSize: 5 }), poisons);
+    await check(device, { ...PREFILL, kvDtype }, runRagged, poisons);
+  }
+});
+
 const SHARED: readonly SharedPrefix[] = [
   { tokens: 12, groups: [0] },
   { tokens: 8, groups: [0, 2] },

@@ -23,13 +23,15 @@ export interface Poison {
   /** A query head of q; a KV head of k and v. */
   readonly head: number;
   readonly column: number;
+  /** Which of an FP8 format's codes of the value; the one that encoding gives. */
+  readonly code?: number;
 }
 
 /** Puts one value into an element; FP8 does not saturate here. */
-export function poke(stored: Stored, element: number, value: number): void {
+function poke(stored: Stored, element: number, value: number, code?: number): void {
   const { dtype, bytes, values } = stored;
   values[element] = value;
-  if (isFp8(dtype)) bytes[element] = encode(value, dtype, { saturate: false });
+  if (isFp8(dtype)) bytes[element] = code ?? encode(value, dtype, { saturate: false });
   else {
     const one = store([value], dtype);
     bytes.set(one.bytes, element * one.bytes.length);
@@ -39,14 +41,14 @@ export function poke(stored: Stored, element: number, value: number): void {
 /** Puts a poison into the inputs of a case. */
 export function poison(
   inputs: PrefillInputs,
-  { name, value, request, token, head, column }: Poison,
+  { name, value, request, token, head, column, code }: Poison,
 ): void {
   const { problem: p } = inputs;
   const { headDim, headDimV = headDim, numQueries = 1, numQoHeads } = p;
   const row = name === "q"
     ? ((request * numQueries + token) * numQoHeads + head) * headDim
     : cacheRow(p, request, token, head, name === "k" ? headDim : headDimV);
-  poke(inputs[name], row + column, value);
+  poke(inputs[name], row + column, value, code);
 }
 
 /** Whether a row of the answer reads what is poisoned; `requests` all have the poisoned key. */
