@@ -4,12 +4,13 @@
  */
 
 import assert from "node:assert/strict";
-import type { Device } from "@kvasir/attention";
+import { appendPagedKvCache, type Device } from "@kvasir/attention";
 import { assertSameBits } from "../support/bits.ts";
 import { type Call, CALLS, inputsOf } from "../support/calls.ts";
 import { onEachBackend } from "../support/device.ts";
 import { cacheRow } from "../support/oracle.ts";
 import {
+  drawPrefill,
   makePrefill,
   type PrefillInputs,
   type PrefillSpec,
@@ -37,7 +38,7 @@ interface Poison {
 /** Whether a row of the output (request, query, head) may show it. */
 type IsHit = (request: number, query: number, head: number) => boolean;
 
-/** Puts the codes in, runs, and compares with the answer without them. */
+/** Puts the codes in, runs, and compares with the answer without them; those of v decode to `shown`. */
 async function checkStays(
   device: Device,
   label: string,
@@ -45,6 +46,7 @@ async function checkStays(
   make: () => PrefillInputs,
   poisons: readonly Poison[],
   isHit: IsHit,
+  shown = NaN,
 ): Promise<void> {
   const clean = await run(device, make());
   const dirty = make();
@@ -67,7 +69,7 @@ async function checkStays(
         continue;
       }
       // NaN in v is in its column only, and lse knows nothing of v.
-      assert.ok(Number.isNaN(out[first + dim]), `${place} hides NaN in v`);
+      assert.ok(Object.is(out[first + dim], shown), `${place} hides ${shown} in v`);
       out[first + dim] = clean.out[first + dim];
     }
     assertSameBits(out.subarray(first, end), clean.out.subarray(first, end), place);
@@ -159,6 +161,93 @@ onEachBackend("NaN codes that a mask or a window hides show nowhere", async (dev
           (request, query, head) => request === 1 && head >= 3 && query + 31 <= 40,
         );
       }
+    }
+  }
+});
+
+for (const name of ["padded decode", "padded prefill"]) {
+  onEachBackend(`NaN codes in q stay in their row: ${name}`, async (device) => {
+    const call = CALLS[name];
+    for (const qDtype of Object.keys(NAN_CODES) as Format[]) {
+      for (const code of NAN_CODES[qDtype]) {
+        const spec = { ...call.spec, qDtype, outDtype: "float32" } as const;
+        const clean = await call.run(device, inputsOf(call, spec));
+        const inputs = inputsOf(call, spec);
+        // Request 1, query 0, head 4.
+        const row = (inputs.problem.numQueries ?? 1) * 6 + 4;
+        inputs.q.bytes[row * 16 + 7] = code;
+        const { out, lse } = await call.run(device, inputs);
+        const label = `${qDtype}, code ${code}`;
+        assert.ok(out.subarray(row * 16, row * 16 + 16).every(Number.isNaN), label);
+        assert.ok(Number.isNaN(lse[row]), label);
+        out.set(clean.out.subarray(row * 16, row * 16 + 16), row * 16);
+        lse[row] = clean.lse[row];
+        assertSameBits(out, clean.out, label);
+        assertSameBits(lse, clean.lse, label);
+      }
+    }
+  });
+}
+
+for (const [name, call] of Object.entries(CALLS)) {
+  onEachBackend(`infinity of e5m2 in v shows in its column: ${name}`, async (device) => {
+    const make = () => inputsOf(call, { ...call.spec, kvDtype: "float8_e5m2" });
+    const [request, token] = call.spec.batch === 1 ? [0, 60] : [1, call.shared.length > 0 ? 57 : 0];
+    const hit = seenBy(make(), request, token);
+    for (const [code, value] of [[0x7c, Infinity], [0xfc, -Infinity]]) {
+      const poison = { part: "v", request, token, kvHead: 1, dim: 6, code } as const;
+      await checkStays(device, `${name}, ${value}`, call.run, make, [poison], hit, value);
+    }
+  });
+}
+
+onEachBackend(
+  "infinity of e5m2 in k: a logit of infinity is NaN, of -infinity no key",
+  async (device) => {
+    const spec: PrefillSpec = { ...MASKED, kvDtype: "float8_e5m2" };
+    const [token, dim] = [40, 5];
+    const values = drawPrefill(spec);
+    // What meets the infinity is positive.
+    for (let row = 0; row < 2 * 19 * 6; row++) values.q[row * 16 + dim] = 1;
+    const hidden = Array.from({ length: 2 * 19 * 70 }, (_, i) => i % 70 !== token);
+    const [plain, without] = [undefined, hidden].map((mask) =>
+      runPrefill(device, makePrefill(spec, values, mask))
+    );
+    const expected = { [0x7c]: null, [0xfc]: (await without).out };
+    for (const [code, hits] of Object.entries(expected)) {
+      const inputs = makePrefill(spec, values);
+      inputs.k.bytes[cacheRow(inputs.problem, 1, token, 1) + dim] = Number(code);
+      const { out, lse } = await runPrefill(device, inputs);
+      const clean = await plain;
+      for (let i = 0; i < out.length; i++) {
+        const row = Math.floor(i / 16);
+        const label = `code ${code}, row ${row}`;
+        if (row < 19 * 6 || row % 6 < 3) {
+          assert.equal(out[i], clean.out[i], label);
+          assert.equal(lse[row], clean.lse[row], label);
+        } else if (hits === null) {
+          assert.ok(Number.isNaN(out[i]) && Number.isNaN(lse[row]), label);
+        } else {
+          assert.ok(Math.abs(out[i] - hits[i]) < 1e-5, `${label}: ${out[i]}, not ${hits[i]}`);
+        }
+      }
+    }
+  },
+);
+
+onEachBackend("appends saturate infinity and what is too large, and keep NaN", async (device) => {
+  const values = [NaN, Infinity, -Infinity, 3e4, -3e4, 448, 1, -0];
+  const codes = {
+    float8_e4m3fn: [0x7f, 0x7e, 0xfe, 0x7e, 0xfe, 0x7e, 0x38, 0x80],
+    float8_e5m2: [0x7f, 0x7b, 0xfb, 0x77, 0xf7, 0x5f, 0x3c, 0x80],
+  } as const;
+  for (const kvDtype of Object.keys(codes) as Format[]) {
+    for (const dtype of ["float32", "float16", "bfloat16"] as const) {
+      using rows = device.tensor(values, [1, 1, 8], dtype);
+      using cache = device.empty([1, 2, 1, 1, 8], kvDtype);
+      await appendPagedKvCache(rows, rows, [0], [0], cache, [0], [0, 1], [1]);
+      const expected = [...codes[kvDtype], ...codes[kvDtype]];
+      assert.deepEqual([...await cache.readBytes()], expected, `${dtype} to ${kvDtype}`);
     }
   }
 });
