@@ -166,10 +166,12 @@ onEachBackend("NaN codes that a mask or a window hides show nowhere", async (dev
 });
 
 for (const name of ["padded decode", "padded prefill"]) {
-  onEachBackend(`NaN codes in q stay in their row: ${name}`, async (device) => {
+  onEachBackend(`NaN and infinity codes in q stay in their row: ${name}`, async (device) => {
     const call = CALLS[name];
     for (const qDtype of Object.keys(NAN_CODES) as Format[]) {
-      for (const code of NAN_CODES[qDtype]) {
+      // Infinity too, among whose logits are some of +infinity.
+      const infinities = qDtype === "float8_e5m2" ? [0x7c, 0xfc] : [];
+      for (const code of [...NAN_CODES[qDtype], ...infinities]) {
         const spec = { ...call.spec, qDtype, outDtype: "float32" } as const;
         const clean = await call.run(device, inputsOf(call, spec));
         const inputs = inputsOf(call, spec);
@@ -235,19 +237,24 @@ onEachBackend(
   },
 );
 
-onEachBackend("appends saturate infinity and what is too large, and keep NaN", async (device) => {
-  const values = [NaN, Infinity, -Infinity, 3e4, -3e4, 448, 1, -0];
-  const codes = {
-    float8_e4m3fn: [0x7f, 0x7e, 0xfe, 0x7e, 0xfe, 0x7e, 0x38, 0x80],
-    float8_e5m2: [0x7f, 0x7b, 0xfb, 0x77, 0xf7, 0x5f, 0x3c, 0x80],
-  } as const;
-  for (const kvDtype of Object.keys(codes) as Format[]) {
-    for (const dtype of ["float32", "float16", "bfloat16"] as const) {
-      using rows = device.tensor(values, [1, 1, 8], dtype);
-      using cache = device.empty([1, 2, 1, 1, 8], kvDtype);
-      await appendPagedKvCache(rows, rows, [0], [0], cache, [0], [0, 1], [1]);
-      const expected = [...codes[kvDtype], ...codes[kvDtype]];
-      assert.deepEqual([...await cache.readBytes()], expected, `${dtype} to ${kvDtype}`);
+onEachBackend(
+  "tensors and appends saturate infinity and what is too large, and keep NaN",
+  async (device) => {
+    const values = [NaN, Infinity, -Infinity, 3e4, -3e4, 448, 1, -0];
+    const codes = {
+      float8_e4m3fn: [0x7f, 0x7e, 0xfe, 0x7e, 0xfe, 0x7e, 0x38, 0x80],
+      float8_e5m2: [0x7f, 0x7b, 0xfb, 0x77, 0xf7, 0x5f, 0x3c, 0x80],
+    } as const;
+    for (const kvDtype of Object.keys(codes) as Format[]) {
+      using tensor = device.tensor(values, [8], kvDtype);
+      assert.deepEqual([...await tensor.readBytes()], [...codes[kvDtype]], kvDtype);
+      for (const dtype of ["float32", "float16", "bfloat16"] as const) {
+        using rows = device.tensor(values, [1, 1, 8], dtype);
+        using cache = device.empty([1, 2, 1, 1, 8], kvDtype);
+        await appendPagedKvCache(rows, rows, [0], [0], cache, [0], [0, 1], [1]);
+        const expected = [...codes[kvDtype], ...codes[kvDtype]];
+        assert.deepEqual([...await cache.readBytes()], expected, `${dtype} to ${kvDtype}`);
+      }
     }
-  }
-});
+  },
+);
