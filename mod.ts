@@ -46,7 +46,7 @@ export { MultiLevelCascadeAttention } from "./src/cascade.ts";
 export type { QuantizeOptions } from "./src/convert_problem.ts";
 export { batchDecodeWithPaddedKvCache, singleDecodeWithKvCache } from "./src/decode.ts";
 export type { Device } from "./src/device.ts";
-export type { DType, Fp8DType } from "./src/dtype.ts";
+export type { DType, Fp8DType, KvDType } from "./src/dtype.ts";
 export {
   DestroyedError,
   DeviceLostError,

@@ -148,7 +148,6 @@ function prepare(
     headDimV: headDim,
     mask: null,
     variant: null,
-    kvScales: null,
     qDtype: "float32",
     kDtype: dtype,
     vDtype: dtype,

@@ -68,6 +68,8 @@ export interface BenchShape {
   readonly pageSize?: number;
   /** What the cache has scales of, where that is timed. */
   readonly scales?: "heads" | "tokens";
+  /** The dtype of q and the output, where it is not float16. */
+  readonly queries?: "float8_e4m3fn" | "float8_e5m2";
 }
 
 /** One measurement. */

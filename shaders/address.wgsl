@@ -41,22 +41,22 @@ fn slot_of(work: Work, position: u32) -> Slot {
   return Slot(page_of(work, position), place_of(position));
 }
 
-// Sums in such an order that what stays the same is added up once: all but the token, or, of pages, what
-// k and v share where their strides are `alike`.
-@if(!paged) fn k_row(slot: Slot, kv_head: u32) -> u32 {
+// Sums in such an order that what stays the same is added up once: all but the token, or, where the strides
+// of k and v are `alike`, what the two share. Which is faster, a driver's compiler decides.
+@if(!paged && !alike) fn k_row(slot: Slot, kv_head: u32) -> u32 {
   return slot.token * params.k_token +
     (slot.page * params.k_page + kv_head * params.k_head - params.k_base);
 }
-@if(!paged) fn v_row(slot: Slot, kv_head: u32) -> u32 {
+@if(!paged && !alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
   return slot.token * params.v_token +
     (slot.page * params.v_page + kv_head * params.v_head - params.v_base);
 }
 
-@if(paged) fn k_row(slot: Slot, kv_head: u32) -> u32 {
+@if(paged || alike) fn k_row(slot: Slot, kv_head: u32) -> u32 {
   return (slot.page * params.k_page + slot.token * params.k_token) +
     (kv_head * params.k_head - params.k_base);
 }
-@if(paged && alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
+@if(alike) fn v_row(slot: Slot, kv_head: u32) -> u32 {
   return (slot.page * params.k_page + slot.token * params.k_token) +
     (kv_head * params.v_head - params.v_base);
 }

@@ -50,8 +50,10 @@ import package::piece_format::decode_quad;
 @if(nan_marks && piece_2) fn nan_mark(piece: Piece) -> u32 {
   return turned(piece.x) | turned(piece.y);
 }
+// Of four words a driver made slower code of that (bench/NOTES.md).
 @if(nan_marks && piece_4) fn nan_mark(piece: Piece) -> u32 {
-  return turned(piece.x) | turned(piece.y) | turned(piece.z) | turned(piece.w);
+  let marks = marks_of(piece);
+  return marks.x | marks.y | marks.z | marks.w;
 }
 
 // The marks of one quad.

@@ -28,7 +28,7 @@ import package::v_pieces;
 import package::out_format;
 import package::prefill::stage::{
   key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
-  store_values,
+  store_values, value_rows,
 };
 import package::prefill::tiles::{column_tile, key_of, row_of, row_tile, value_quad_of};
 @if(token_scales) import package::prefill::scales::load_scales;
@@ -49,6 +49,7 @@ const GROWTH = 8.0;
 const LN_2 = 0.6931471805599453;
 const LOG2_E = 1.4426950408889634;
 const MINUS_INFINITY_BITS = 0xff800000u;
+const STAGE_KEYS = 4u * STAGE_QUADS;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -93,9 +94,11 @@ fn main(
   let tiles = select(0u, (work.end_key - work.first_key + TILE_KEYS - 1u) / TILE_KEYS, has_keys);
   var number = 0u; // of stages of v
   var k_rows = key_rows(work, kv_head, work.first_key, local);
-  var k_pieces = load_keys(k_rows, 0u, local);
+  var key_pieces = load_keys(k_rows, 0u, local);
   var q_quads = load_queries(q_rows, 0u, local);
-  var v_pieces: array<v_pieces::Piece, V_LOADS>;
+  var value_pieces: array<v_pieces::Piece, V_LOADS>;
+  // Where there is a page table, rows are looked up ahead: a load that waited for it would hold up all.
+  @if(paged) var v_rows = value_rows(work, kv_head, work.first_key, local);
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
     @if(token_scales) let key_scales = load_scales(work, kv_head, first, key_lane);
@@ -103,14 +106,16 @@ fn main(
     var scores = array<vec4<f32>, LANE_ROWS * KEY_QUADS>(); // a plain declaration is zeroed once
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
       workgroupBarrier();
-      store_keys(k_pieces, work, first, chunk, local);
+      store_keys(key_pieces, work, first, chunk, local);
       store_queries(q_quads, q_positions, chunk, local);
       workgroupBarrier();
       if (chunk + 1u < CHUNKS) {
-        k_pieces = load_keys(k_rows, chunk + 1u, local);
+        key_pieces = load_keys(k_rows, chunk + 1u, local);
         q_quads = load_queries(q_rows, chunk + 1u, local);
       } else {
-        v_pieces = load_values(work, kv_head, first, local);
+        @if(!paged) let v_rows = value_rows(work, kv_head, first, local);
+        value_pieces = load_values(v_rows, work, first, local);
+        @if(paged) v_rows = value_rows(work, kv_head, first + STAGE_KEYS, local);
       }
       var base = 0u;
       loop {
@@ -230,21 +235,25 @@ fn main(
       }
     }
 
-    let stages = min(STAGES, (work.end_key - first + 4u * STAGE_QUADS - 1u) / (4u * STAGE_QUADS));
+    @if(paged) k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
+    let stages = min(STAGES, (work.end_key - first + STAGE_KEYS - 1u) / STAGE_KEYS);
     for (var stage = 0u; stage < stages; stage++) {
-      let stage_first = first + stage * (4u * STAGE_QUADS);
       number += 1u;
       workgroupBarrier();
       store_weights(scores, stage, row_lane, key_lane);
-      store_values(v_pieces, local, number, is_partial);
+      store_values(value_pieces, local, number, is_partial);
       workgroupBarrier();
       if (stage + 1u < stages) {
-        v_pieces = load_values(work, kv_head, stage_first + 4u * STAGE_QUADS, local);
+        let next = first + (stage + 1u) * STAGE_KEYS;
+        @if(!paged) let v_rows = value_rows(work, kv_head, next, local);
+        value_pieces = load_values(v_rows, work, next, local);
+        @if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);
       } else {
         // Of the next tile; behind the last one the last key's row stands for all.
-        k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
-        k_pieces = load_keys(k_rows, 0u, local);
+        @if(!paged) k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
+        key_pieces = load_keys(k_rows, 0u, local);
         q_quads = load_queries(q_rows, 0u, local);
+        @if(paged) v_rows = value_rows(work, kv_head, first + TILE_KEYS, local);
       }
       // Weights of 0 do not silence numbers that are not finite, and there are none without a mask.
       if (is_partial && atomicLoad(&odd_stage) >= number) {

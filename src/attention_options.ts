@@ -145,14 +145,10 @@ export function checkAttentionOptions(
   return {
     outDtype: checkOutDtype(options.outDtype, qDtype),
     windowLeft: windowLeft < 0 ? null : windowLeft,
-    logitScales: Float32Array.from(
-      q,
-      (scale, head) => checkProduct(smScale * scale * k[Math.floor(head / group)]),
+    logitScales: q.map((scale, head) =>
+      checkProduct(smScale * scale * k[Math.floor(head / group)])
     ),
-    outScales: Float32Array.from(
-      q,
-      (_, head) => checkOutScale(v[Math.floor(head / group)] / outScale),
-    ),
+    outScales: q.map((_, head) => checkOutScale(v[Math.floor(head / group)] / outScale)),
     rope: mode === "ROPE_LLAMA" ? rope : null,
     alibiSlopes: mode === "ALIBI" ? alibiSlopes(numQoHeads) : null,
     logitsSoftCap: cap === 0 ? null : cap,

@@ -107,11 +107,36 @@ export interface AttentionProblem {
   readonly lseScale: number;
 }
 
+/**
+ * Whether two problems are the same but for their batch. Numbers for each head count as the same where
+ * they are in the same arrays.
+ */
+export function isOtherBatch(a: AttentionProblem, b: AttentionProblem): boolean {
+  if ((a.pageTable === null) !== (b.pageTable === null)) return false;
+  // What a batch makes of a problem: which requests there are, and where their keys lie.
+  const ofBatch = { numRequests: 0, requests: 0, pageTable: 0 };
+  for (const name in a) {
+    const field = name as keyof AttentionProblem;
+    if (a[field] !== b[field] && !(name in ofBatch) && !isAlike(a[field], b[field])) return false;
+  }
+  return true;
+}
+
+/** Whether fields are objects of the same fields. */
+function isAlike(a: unknown, b: unknown): boolean {
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
+  if (ArrayBuffer.isView(a) || ArrayBuffer.isView(b)) return false;
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length &&
+    names.every((name) => a[name as never] === b[name as never]);
+}
+
 /** Rows of q and of the results. */
 export function rowsOf({ requests }: Pick<AttentionProblem, "requests">): number {
   let rows = 0;
   for (let at = 0; at < requests.length; at += REQUEST_WORDS) {
-    rows = Math.max(rows, requests[at] + requests[at + 1]);
+    const end = requests[at] + requests[at + 1];
+    if (end > rows) rows = end;
   }
   return rows;
 }

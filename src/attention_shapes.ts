@@ -9,7 +9,7 @@ import type { AttentionProblem, CacheStrides } from "./attention_problem.ts";
 import type { DType } from "./dtype.ts";
 import { DTypeError, ShapeError } from "./errors.ts";
 import type { KvLayout } from "./options.ts";
-import { show } from "./shape.ts";
+import { isSameShape, show } from "./shape.ts";
 import type { ScaleSizes } from "./token_scales.ts";
 
 /** The part of a tensor that planning sees. */
@@ -97,7 +97,7 @@ export function checkQueryAndKey(q: TensorSpec, k: TensorSpec, cache: CacheSizes
 
 /** Checks v, which must have k's shape. */
 export function checkSameValue(k: TensorSpec, v: TensorSpec): void {
-  if (show(v.shape) !== show(k.shape)) {
+  if (!isSameShape(v.shape, k.shape)) {
     throw new ShapeError("v", {
       got: `shape ${show(v.shape)}`,
       expected: `k's shape, ${show(k.shape)}`,
@@ -117,7 +117,7 @@ export function checkValue(
 ): number {
   const outer = k.shape.slice(0, -1);
   const headDimV = v.shape[k.shape.length - 1];
-  if (show(v.shape.slice(0, -1)) !== show(outer) || headDimV < 1) {
+  if (!isSameShape(v.shape.slice(0, -1), outer) || headDimV < 1) {
     throw new ShapeError(names[1], {
       got: `shape ${show(v.shape)}`,
       expected: `${names[0]}'s shape, ${show(k.shape)}, with a head dim of at least 1`,

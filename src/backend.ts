@@ -24,9 +24,9 @@ export interface Storage {
   readonly byteOffset: number;
   /**
    * Settles once it is known whether the memory could be had: WebGPU answers later than it
-   * allocates. Rejects with `OutOfMemoryError`.
+   * allocates. Rejects with `OutOfMemoryError`. Null where it is known, and there.
    */
-  readonly ready: Promise<void>;
+  readonly ready: Promise<void> | null;
   /** Gives the memory back; does nothing to borrowed memory. Called once. */
   release(): void;
 }

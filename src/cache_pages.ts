@@ -58,7 +58,7 @@ export function cachePages(specs: readonly TensorSpec[], layout: KvLayout): Cach
 }
 
 function joinedPages(spec: TensorSpec, layout: KvLayout): CachePages {
-  const [numPages, two, ...rest] = checkDims("kvCache", spec, ["pages", "2", ...pageDims(layout)]);
+  const [numPages, two, ...rest] = checkDims("kvCache", spec, JOINED_DIMS[layout]);
   if (two !== 2) {
     throw new ShapeError("kvCache", {
       got: `${two} in the second dim (shape ${show(spec.shape)})`,
@@ -84,7 +84,7 @@ function joinedPages(spec: TensorSpec, layout: KvLayout): CachePages {
 }
 
 function pairedPages(k: TensorSpec, v: TensorSpec, layout: KvLayout): CachePages {
-  const [numPages, ...rest] = checkDims("kvCache[0]", k, ["pages", ...pageDims(layout)]);
+  const [numPages, ...rest] = checkDims("kvCache[0]", k, PAIR_DIMS[layout]);
   const sizes = checkSizes("kvCache[0]", k, rest, layout);
   const headDimV = checkValue(k, v, ["kvCache[0]", "kvCache[1]"]);
   return {
@@ -105,6 +105,16 @@ function pairedPages(k: TensorSpec, v: TensorSpec, layout: KvLayout): CachePages
 function pageDims(layout: KvLayout): readonly string[] {
   return cacheDims(layout).map((dim) => dim === "L" ? "pageSize" : dim);
 }
+
+/** The dims of a cache that is one tensor, and of each of a pair. */
+const JOINED_DIMS = {
+  NHD: ["pages", "2", ...pageDims("NHD")],
+  HND: ["pages", "2", ...pageDims("HND")],
+} as const;
+const PAIR_DIMS = {
+  NHD: ["pages", ...pageDims("NHD")],
+  HND: ["pages", ...pageDims("HND")],
+} as const;
 
 function checkDims(
   subject: string,

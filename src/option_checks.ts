@@ -116,7 +116,10 @@ export function checkArray(subject: string, value: unknown, hint: string): Array
 
 /** A copy by index, whatever the array's own iterator gives; its length is known to be right. */
 export function entriesOf(list: ArrayLike<unknown>): unknown[] {
-  return Array.from({ length: list.length }, (_, i) => list[i]);
+  const entries: unknown[] = [];
+  const { length } = list;
+  for (let i = 0; i < length; i++) entries.push(list[i]);
+  return entries;
 }
 
 /** A copy of an array or a typed array. */

@@ -7,7 +7,7 @@
 
 import { OptionError } from "./errors.ts";
 import { checkIndptr } from "./lengths.ts";
-import { checkArray, entriesOf } from "./option_checks.ts";
+import { checkArray } from "./option_checks.ts";
 import { show } from "./shape.ts";
 
 /** The index arrays of a paged batch, unchecked. */
@@ -123,17 +123,21 @@ export function checkLastPageLens(
       hint,
     });
   }
-  const lens = entriesOf(given);
-  lens.forEach((len, request) => {
+  const lens: number[] = [];
+  for (let request = 0; request < numRequests; request++) {
+    const len = given[request];
     const least = indptr[request + 1] > indptr[request] ? 1 : 0;
-    if (isIntegerBelow(len, pageSize + 1) && len >= least) return;
+    if (isIntegerBelow(len, pageSize + 1) && len >= least) {
+      lens.push(len);
+      continue;
+    }
     throw new OptionError(`${subject}[${request}]`, {
       got: `${show(len)} for request ${request}`,
       expected: `an integer from ${least} to ${pageSize}, the page size`,
       hint,
     });
-  });
-  return lens as readonly number[];
+  }
+  return lens;
 }
 
 /** The tokens of each request. */
@@ -142,10 +146,12 @@ export function pagedLengths(
   lastPageLens: readonly number[],
   pageSize: number,
 ): number[] {
-  return lastPageLens.map((len, request) => {
+  const lengths: number[] = [];
+  for (let request = 0; request < lastPageLens.length; request++) {
     const pages = indptr[request + 1] - indptr[request];
-    return pages === 0 ? 0 : (pages - 1) * pageSize + len;
-  });
+    lengths.push(pages === 0 ? 0 : (pages - 1) * pageSize + lastPageLens[request]);
+  }
+  return lengths;
 }
 
 /** Whether a value is an integer of at least 0 and below `end`. */

@@ -5,7 +5,6 @@
  */
 
 import type { AttentionWithLse } from "./attend.ts";
-import { hasQueries } from "./attention_problem.ts";
 import type { PlannedWork } from "./backend.ts";
 import { type CachePages, cachePages, cacheTensors } from "./cache_pages.ts";
 import { type PagedKv, scalesOf, tensorsOfCache } from "./paged_kv.ts";
@@ -42,6 +41,11 @@ export class PagedAttention {
     this.layout = layout;
   }
 
+  /** The plan of the first level; undefined where there is none. */
+  get planned(): PagedPlan | undefined {
+    return this.#levels[0];
+  }
+
   plan(levels: readonly PagedPlan[], merged: Merged = null): void {
     const [{ cache: likely }] = levels;
     // The cache of the next run lies as the last one's did, most likely.
@@ -72,7 +76,7 @@ export class PagedAttention {
   ): Promise<Tensor | AttentionWithLse> {
     this.#planned.checkPlanned("run");
     const levels = this.#levels;
-    const [{ problem, tensors }] = levels;
+    const [{ tensors, problem }] = levels;
     const query = this.#planned.input("q", q);
     checkPlanned("q", query[1], tensors.q);
     const parts = cacheTensors<unknown>(tensorsOfCache(kvCache, this.layout)).map((
@@ -93,7 +97,7 @@ export class PagedAttention {
       v: parts.length,
       kvScales: scales.length > 0 ? 1 + parts.length : null,
       tensors: { out, lse: tensors.lse },
-      hasQueries: hasQueries(problem),
+      hasQueries: tensors.q.shape[0] > 0,
     }, options);
   }
 
@@ -107,8 +111,8 @@ export class PagedAttention {
   }
 }
 
-/** Whether caches have the same sizes, so that one may lie as the other does. */
+/** Whether caches have the same sizes and dtypes, so that one may lie as the other does. */
 function isLike(a: CachePages, b: CachePages): boolean {
   return a.pageSize === b.pageSize && a.numKvHeads === b.numKvHeads && a.headDim === b.headDim &&
-    a.headDimV === b.headDimV;
+    a.headDimV === b.headDimV && a.kDtype === b.kDtype && a.vDtype === b.vDtype;
 }

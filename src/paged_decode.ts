@@ -76,7 +76,7 @@ export class BatchDecodeWithPagedKvCache implements Disposable {
    *   device is too small; `DestroyedError`, `DeviceLostError`.
    */
   plan(plan: PagedDecodePlan): void {
-    this.#paged.plan([pagedDecode(plan, this.#paged.layout)]);
+    this.#paged.plan([pagedDecode(plan, this.#paged.layout, this.#paged.planned)]);
   }
 
   /**

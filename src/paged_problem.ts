@@ -16,6 +16,7 @@ import {
 } from "./attention_options.ts";
 import { type CachePages, cachePages } from "./cache_pages.ts";
 import type { DType, KvDTypes } from "./dtype.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkIndptr, lengthsOf } from "./lengths.ts";
 import { checkNames } from "./option_checks.ts";
@@ -41,6 +42,7 @@ import {
   checkPlanSizes,
   type PlannedTensors,
 } from "./plan_checks.ts";
+import { type Given, isGiven, rememberGiven } from "./plan_memory.ts";
 import { show } from "./shape.ts";
 import { hasTokenScales, scaleStrides } from "./token_scales.ts";
 
@@ -55,10 +57,13 @@ export interface PagedPlan {
   /** The largest page number, and the request that has it; -1 where there is none. */
   readonly lastPage: number;
   readonly lastPageOf: number;
+  /** The sizes and options that it was made of; null where they are not remembered. */
+  readonly given: Given | null;
 }
 
 const SIZE_NAMES = ["numQoHeads", "numKvHeads", "headDim", "pageSize", "qDtype", "kvDtype"];
-const DECODE_NAMES = ["indptr", "indices", "lastPageLen", ...SIZE_NAMES, ...PLANNED_DECODE_OPTIONS];
+const DECODE_SETTINGS = [...SIZE_NAMES, ...PLANNED_DECODE_OPTIONS];
+const DECODE_NAMES = ["indptr", "indices", "lastPageLen", ...DECODE_SETTINGS];
 const PREFILL_NAMES = [
   "qoIndptr",
   "pagedKvIndptr",
@@ -76,21 +81,37 @@ const DECODE_TABLE: PageArrayNames = {
 /** How many pages a cache has is known at run only. */
 const ANY_PAGES = 2 ** 31;
 
-/** Checks what decode's `plan` is given. */
-export function pagedDecode(plan: PagedDecodePlan, layout: KvLayout): PagedPlan {
+/**
+ * Checks what decode's `plan` is given.
+ *
+ * @param before A plan for the same layout: where sizes and options are the same, they are not checked
+ *   again, and what depends on them is taken from there.
+ */
+export function pagedDecode(
+  plan: PagedDecodePlan,
+  layout: KvLayout,
+  before?: PagedPlan,
+): PagedPlan {
   checkNames(plan, DECODE_NAMES);
-  const { settings, sizes } = checkPagedSettings(plan);
+  const frame = before?.given && isGiven(plan, before.given) ? before : decodeFrame(plan, layout);
   const { indptr, indices, lastPageLen } = plan;
   const table = checkPageTable(DECODE_TABLE, { indptr, indices, lastPageLen }, {
     numPages: ANY_PAGES,
-    pageSize: sizes.pageSize,
+    pageSize: frame.cache.pageSize,
   });
-  const qoIndptr = table.indptr.map((_, i) => i);
-  return pagedPlan(sizes, settings, { causal: false, mask: null, variant: null }, {
-    layout,
-    qoIndptr,
-    table,
-  });
+  const qoIndptr: number[] = [];
+  for (let i = 0; i < table.indptr.length; i++) qoIndptr.push(i);
+  return withBatch(frame, { qoIndptr, table });
+}
+
+/** What decode's plans of the same sizes and options have in common. */
+function decodeFrame(plan: PagedDecodePlan, layout: KvLayout): PagedFrame {
+  const { settings, sizes } = checkPagedSettings(plan);
+  const seen = { causal: false, mask: null, variant: null };
+  return {
+    ...pagedFrame(sizes, settings, seen, layout),
+    given: rememberGiven(plan, DECODE_SETTINGS),
+  };
 }
 
 /** Checks what prefill's `plan` is given. */
@@ -157,7 +178,7 @@ export function withLastPageLen(plan: PagedPlan, lastPageLen: ArrayLike<number>)
   const lengths = pagedLengths(indptr, lens, pageSize);
   checkTokens(lengths, (request) => `lastPageLen[${request}]`);
   const requests = problem.requests.slice();
-  lengths.forEach((length, request) => requests[request * REQUEST_WORDS + 2] = length);
+  for (let i = 0; i < lengths.length; i++) requests[i * REQUEST_WORDS + 2] = lengths[i];
   return { ...plan, table: { indptr, indices, lengths }, problem: { ...problem, requests } };
 }
 
@@ -216,53 +237,87 @@ export function pagedPlan(
   sizes: CheckedSizes,
   settings: AttentionSettings,
   seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
-  { layout, qoIndptr, table }: PagedLevel & { readonly layout: KvLayout },
+  { layout, ...level }: PagedLevel & { readonly layout: KvLayout },
 ): PagedPlan {
+  return withBatch(pagedFrame(sizes, settings, seen, layout), level);
+}
+
+/** A plan without its batch. */
+type PagedFrame = Pick<PagedPlan, "problem" | "tensors" | "cache" | "given">;
+
+/** A plan whose batch is empty. */
+function pagedFrame(
+  sizes: CheckedSizes,
+  settings: AttentionSettings,
+  seen: Pick<AttentionProblem, "causal" | "mask" | "variant">,
+  layout: KvLayout,
+): PagedFrame {
   const { numQoHeads, numKvHeads, headDim, headDimV, pageSize, qDtype, kDtype, vDtype } = sizes;
   const cache = likelyCache(layout, sizes);
+  const problem = {
+    ...settings,
+    ...seen,
+    numRequests: 0,
+    numQoHeads,
+    numKvHeads,
+    headDim,
+    headDimV,
+    qDtype,
+    kDtype,
+    vDtype,
+    qStrides: { token: numQoHeads * headDim, head: headDim },
+    outStrides: { token: numQoHeads * headDimV, head: headDimV },
+    kStrides: cache.kStrides,
+    vStrides: cache.vStrides,
+    kvScales: sizes.hasTokenScales ? scaleStrides({ numKvHeads, tokens: pageSize }) : null,
+    pageSize,
+    requests: new Uint32Array(0),
+    pageTable: new Uint32Array(0),
+  };
+  const tensors = {
+    q: { shape: [0, numQoHeads, headDim], dtype: qDtype },
+    out: { shape: [0, numQoHeads, headDimV], dtype: settings.outDtype },
+    lse: { shape: [0, numQoHeads], dtype: "float32" as DType },
+  };
+  return { problem: overCache({ problem }, cache), tensors, cache, given: null };
+}
+
+/** The same plan for another batch. */
+function withBatch(
+  { problem, tensors, cache, given }: PagedFrame,
+  { qoIndptr, table }: PagedLevel,
+): PagedPlan {
   const numRequests = qoIndptr.length - 1;
   const requests = new Uint32Array(numRequests * REQUEST_WORDS);
   for (let i = 0; i < numRequests; i++) {
-    const queries = qoIndptr[i + 1] - qoIndptr[i];
-    requests.set([qoIndptr[i], queries, table.lengths[i], table.indptr[i]], i * REQUEST_WORDS);
+    const to = i * REQUEST_WORDS;
+    requests[to] = qoIndptr[i];
+    requests[to + 1] = qoIndptr[i + 1] - qoIndptr[i];
+    requests[to + 2] = table.lengths[i];
+    requests[to + 3] = table.indptr[i];
   }
   const rows = qoIndptr[numRequests];
   const { indices } = table;
   let lastPage = -1;
   let at = -1;
   for (let i = 0; i < indices.length; i++) if (indices[i] > lastPage) lastPage = indices[at = i];
-  const plan = {
-    problem: {
-      ...settings,
-      ...seen,
-      numRequests,
-      numQoHeads,
-      numKvHeads,
-      headDim,
-      headDimV,
-      qDtype,
-      kDtype,
-      vDtype,
-      qStrides: { token: numQoHeads * headDim, head: headDim },
-      outStrides: { token: numQoHeads * headDimV, head: headDimV },
-      kStrides: cache.kStrides,
-      vStrides: cache.vStrides,
-      kvScales: sizes.hasTokenScales ? scaleStrides({ numKvHeads, tokens: pageSize }) : null,
-      pageSize,
-      requests,
-      pageTable: indices,
-    },
+  return {
+    problem: { ...problem, numRequests, requests, pageTable: indices },
     tensors: {
-      q: { shape: [rows, numQoHeads, headDim], dtype: qDtype },
-      out: { shape: [rows, numQoHeads, headDimV], dtype: settings.outDtype },
-      lse: { shape: [rows, numQoHeads], dtype: "float32" as DType },
+      q: withRows(tensors.q, rows),
+      out: withRows(tensors.out, rows),
+      lse: withRows(tensors.lse, rows),
     },
     cache,
     table,
     lastPage,
     lastPageOf: table.indptr.findIndex((_, request) => table.indptr[request + 1] > at),
+    given,
   };
-  return { ...plan, problem: overCache(plan, cache) };
+}
+
+function withRows({ shape, dtype }: TensorSpec, rows: number): TensorSpec {
+  return { shape: [rows, ...shape.slice(1)], dtype };
 }
 
 /** How the cache of these sizes most likely lies: as one tensor, if that can be. */

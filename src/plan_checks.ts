@@ -9,7 +9,7 @@ import type { TensorSpec } from "./attention_shapes.ts";
 import { type DType, DTYPES, type KvDTypes } from "./dtype.ts";
 import { OptionError, PlanError } from "./errors.ts";
 import { checkInteger, checkNames, checkWord } from "./option_checks.ts";
-import { show } from "./shape.ts";
+import { isSameShape, show } from "./shape.ts";
 
 /** What each tensor of a run must be. */
 export type PlannedTensors<Name extends string> = Readonly<Record<Name, TensorSpec>>;
@@ -61,18 +61,20 @@ export function checkPlanDtype(subject: string, value: unknown): DType {
 
 /** Checks the dtype of a cache, one or two. Throws `OptionError`. */
 export function checkKvDtype(subject: string, value: unknown): KvDTypes {
-  const isPair = typeof value === "object" && value !== null && ("k" in value || "v" in value);
-  if (!isPair) {
-    const hint = "Say how keys and values are stored; { k, v } names a dtype for each.";
-    const dtype = checkWord(subject, value, DTYPES, hint);
+  const check = (subject: string, value: unknown) =>
+    checkWord(
+      subject,
+      value,
+      DTYPES,
+      "Say how keys and values are stored; { k, v } names a dtype for each.",
+    );
+  if (typeof value !== "object" || value === null || !("k" in value || "v" in value)) {
+    const dtype = check(subject, value);
     return { kDtype: dtype, vDtype: dtype };
   }
   checkNames(value, ["k", "v"], `${subject}.`);
   const { k, v } = value as { readonly k?: unknown; readonly v?: unknown };
-  return {
-    kDtype: checkPlanDtype(`${subject}.k`, k),
-    vDtype: checkPlanDtype(`${subject}.v`, v),
-  };
+  return { kDtype: check(`${subject}.k`, k), vDtype: check(`${subject}.v`, v) };
 }
 
 /** Checks a tensor of `run` against the plan. */
@@ -82,7 +84,7 @@ export function checkPlanned(
   planned: TensorSpec,
 ): void {
   const hint = "Call plan() again for other sizes or dtypes.";
-  if (show(shape) !== show(planned.shape)) {
+  if (!isSameShape(shape, planned.shape)) {
     throw new PlanError(name, {
       got: `shape ${show(shape)}`,
       expected: `${show(planned.shape)}, by the plan`,

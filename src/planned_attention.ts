@@ -6,6 +6,7 @@
  */
 
 import type { AttentionWithLse } from "./attend.ts";
+import type { TensorSpec } from "./attention_shapes.ts";
 import { checkReturnLse } from "./attention_options.ts";
 import type { AttentionProblem } from "./attention_problem.ts";
 import type { PlannedWork, PreparedAttention, Storage } from "./backend.ts";
@@ -125,29 +126,22 @@ export class PlannedAttention {
       });
     }
     const encoder = this.#checkEncoder(options.encoder);
-    const given = (["out", "lse"] as const).flatMap((name) => {
-      if (options[name] === undefined) return [];
-      const named = this.input(name, options[name]);
-      checkPlanned(name, named[1], tensors[name]);
-      return [named];
-    });
+    const givenOut = this.#given("out", options.out, tensors.out);
+    const givenLse = this.#given("lse", options.lse, tensors.lse);
     const made: DeviceTensor[] = [];
-    const resultOf = (name: "out" | "lse") => {
-      const found = given.find(([given]) => given === name)?.[1];
-      if (found) return found;
-      const { shape, dtype } = tensors[name];
+    const make = ({ shape, dtype }: TensorSpec) => {
       const tensor = this.device.empty(shape, dtype);
       made.push(tensor);
       return tensor;
     };
     const turn = this.#prepared.begin();
     try {
-      const out = resultOf("out");
-      const lse = returnLse ? resultOf("lse") : null;
-      const results: NamedTensor[] = lse ? [["out", out], ["lse", lse]] : [["out", out]];
-      const all = [...inputs, ...results];
+      const out = givenOut ?? make(tensors.out);
+      const lse = returnLse ? givenLse ?? make(tensors.lse) : null;
+      const all: NamedTensor[] = [...inputs, ["out", out]];
+      if (lse) all.push(["lse", lse]);
       await useTensors(all, async (storages) => {
-        checkApart(all.map(([name]) => name), storages, inputs.length);
+        checkApart(all, storages, inputs.length);
         if (!run.hasQueries) return;
         const operands = {
           q: storages[0],
@@ -155,7 +149,7 @@ export class PlannedAttention {
           v: storages[run.v],
           kvScales: run.kvScales === null ? undefined : storages[run.kvScales],
           out: storages[inputs.length],
-          lse: storages[inputs.length + 1] ?? null,
+          lse: lse && storages[inputs.length + 1],
         };
         await turn.run(operands, encoder);
       });
@@ -173,6 +167,14 @@ export class PlannedAttention {
     if (this.#destroyed) return;
     this.#destroyed = true;
     this.#prepared.release();
+  }
+
+  /** A result of the caller's that fits the plan; null where a new one is wanted. */
+  #given(name: string, value: unknown, planned: TensorSpec): DeviceTensor | null {
+    if (value === undefined) return null;
+    const [, tensor] = this.input(name, value);
+    checkPlanned(name, tensor, planned);
+    return tensor;
   }
 
   #checkEncoder(value: unknown): GPUCommandEncoder | null {
@@ -205,18 +207,23 @@ export class PlannedAttention {
 }
 
 /** Refuses results, which follow on the inputs, that share memory with an operand before. */
-function checkApart(names: readonly string[], storages: readonly Storage[], inputs: number): void {
+function checkApart(
+  tensors: readonly NamedTensor[],
+  storages: readonly Storage[],
+  inputs: number,
+): void {
   for (let i = inputs; i < storages.length; i++) {
     const { buffer } = storages[i];
-    const shared = storages.findIndex((other) =>
-      other === storages[i] || (buffer !== null && buffer === other.buffer)
-    );
-    if (shared === i) continue;
-    throw new OptionError(`options.${names[i]}`, {
-      got: `the tensor or the buffer of ${names[shared]}`,
-      expected: "memory of its own",
-      hint:
-        "A GPU cannot read and write one buffer at once; leave the option out for a new tensor.",
-    });
+    for (let other = 0; other < i; other++) {
+      const isShared = storages[other] === storages[i] ||
+        (buffer !== null && buffer === storages[other].buffer);
+      if (!isShared) continue;
+      throw new OptionError(`options.${tensors[i][0]}`, {
+        got: `the tensor or the buffer of ${tensors[other][0]}`,
+        expected: "memory of its own",
+        hint:
+          "A GPU cannot read and write one buffer at once; leave the option out for a new tensor.",
+      });
+    }
   }
 }

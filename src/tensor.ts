@@ -148,16 +148,13 @@ export async function useTensors<T>(
   tensors: readonly (readonly [string, DeviceTensor])[],
   work: (storages: Storage[]) => Promise<T>,
 ): Promise<T> {
-  const held: DeviceTensor[] = [];
+  const storages: Storage[] = [];
   try {
-    const storages = tensors.map(([subject, tensor]) => {
-      const storage = tensor.beginUse(subject);
-      held.push(tensor);
-      return storage;
-    });
-    await Promise.all(storages.map((storage) => storage.ready));
+    for (const [subject, tensor] of tensors) storages.push(tensor.beginUse(subject));
+    // A token loop's tensors have been there for long: it does not wait for other tasks.
+    for (const { ready } of storages) if (ready) await ready;
     return await work(storages);
   } finally {
-    for (const tensor of held) tensor.endUse();
+    for (let i = 0; i < storages.length; i++) tensors[i][1].endUse();
   }
 }

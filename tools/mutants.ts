@@ -10,6 +10,7 @@ import { FP8 } from "./mutants/fp8.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
+import { PLANNED_CALLS } from "./mutants/planned.ts";
 import { PREFILL_KERNEL } from "./mutants/prefill.ts";
 import { TOKEN_SCALES } from "./mutants/scales.ts";
 
@@ -23,6 +24,7 @@ const ADDRESSES = ["tests/numerics/decode_addresses_test.ts"];
 const WINDOWS = "/sliding windows.*webgpu/";
 const EDGES = "/every edge.*webgpu/";
 const DECODE = "shaders/decode.wgsl";
+const MIXED = ["tests/numerics/mixed_formats_test.ts"];
 const ROWS = "shaders/rows.wgsl";
 
 const SHADERS: readonly Mutant[] = [
@@ -141,7 +143,7 @@ const SHADERS: readonly Mutant[] = [
   mutant(
     "NaN values are forgotten",
     DECODE,
-    "v_mark |= nan_mark(v_pieces[r * SLOTS + s]);",
+    "v_mark |= v_pieces::nan_mark(values[r * SLOTS + s]);",
     "",
     ["tests/numerics/decode_nan_test.ts"],
     "webgpu",
@@ -249,6 +251,54 @@ const SHADERS: readonly Mutant[] = [
     "kv_head * params.k_head",
     ADDRESSES,
     "/larger than/",
+  ),
+  mutant(
+    "keys are read by v's format",
+    "src/webgpu/piece_parts.ts",
+    "roles: { k_format: k.module, v_format: v.module },",
+    "roles: { k_format: v.module, v_format: v.module },",
+    MIXED,
+    "/paged decode.*webgpu/",
+  ),
+  mutant(
+    "the output is in k's unit",
+    DECODE,
+    "head.out_scale * v_format::UNIT",
+    "head.out_scale * k_format::UNIT",
+    MIXED,
+    "/paged decode.*webgpu/",
+  ),
+  mutant(
+    "quads of v are as wide as k's",
+    "src/webgpu/piece_parts.ts",
+    "...oneOf(`${name}_quad`, quadWords),",
+    "...oneOf(`${name}_quad`, k.quadWords),",
+    MIXED,
+    "/prefill, every.*webgpu/",
+  ),
+  mutant(
+    "values are appended in k's dtype",
+    "src/webgpu/append_plan.ts",
+    'pass(vDtype, ["v"])',
+    'pass(kDtype, ["v"])',
+    MIXED,
+    "/an append.*webgpu/",
+  ),
+  mutant(
+    "values are appended in k's dtype, on WASM",
+    "src/cpu/append.ts",
+    "stored: problem.vDtype,",
+    "stored: problem.kDtype,",
+    MIXED,
+    "/an append.*wasm/",
+  ),
+  mutant(
+    "a saved sequence says k's dtype of v",
+    "src/saved_sequence.ts",
+    "view.setUint8(13, DTYPE_CODES.indexOf(vDtype));",
+    "view.setUint8(13, DTYPE_CODES.indexOf(kDtype));",
+    MIXED,
+    "/PagedKvCache.*wasm/",
   ),
   mutant(
     "pages are looked up for the step at hand",
@@ -379,14 +429,14 @@ const PLANNING: readonly Mutant[] = [
   ),
   mutant(
     "the window is a key too short",
-    "src/webgpu/decode_plan.ts",
+    "src/webgpu/decode_stretches.ts",
     "end - 1 - windowLeft",
     "end - windowLeft",
     ["tests/unit/decode_plan_test.ts"],
   ),
   mutant(
     "states of requests are mixed",
-    "src/webgpu/decode_plan.ts",
+    "src/webgpu/decode_stretches.ts",
     "next[request] = isSplit ? first :",
     "next[request] = isSplit ? request :",
     ["tests/unit/decode_plan_test.ts"],
@@ -429,16 +479,16 @@ const PLANNING: readonly Mutant[] = [
   mutant(
     "sinks stay natural",
     "src/webgpu/decode_tables.ts",
-    "(sinks?.[head] ?? 0) * LOG2_E",
-    "(sinks?.[head] ?? 0)",
+    "sinks[head] * LOG2_E",
+    "sinks[head]",
     OPTIONS,
     "/sinks near.*webgpu/",
   ),
   mutant(
     "slopes stay natural",
     "src/webgpu/decode_tables.ts",
-    "(alibiSlopes?.[head] ?? 0) * unit",
-    "(alibiSlopes?.[head] ?? 0)",
+    "alibiSlopes[head] * unit",
+    "alibiSlopes[head]",
     POSITIONS,
     "/ALiBi.*webgpu/",
   ),
@@ -576,6 +626,7 @@ const mutants = [
   ...PAGED_ATTENTION,
   ...TOKEN_SCALES,
   ...FP8,
+  ...PLANNED_CALLS,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;
 

@@ -178,5 +178,7 @@ async function dispatchesOf(
   const kernels = await compileTemplates(backend.kernels, templates.map(({ kernel }) => kernel));
   const [{ requests, numQoHeads }] = work.levels;
   const noLse = memory.scratch("no lse", requests.length * numQoHeads * 4);
-  return templates.map((template) => bindTemplate(template, kernels, operands, noLse));
+  return templates.map((template) =>
+    bindTemplate(template, kernels.get(template.kernel)!, operands, noLse)
+  );
 }

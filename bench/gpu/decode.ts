@@ -17,7 +17,7 @@ import { WasmBackend } from "../../src/cpu/backend.ts";
 import { decodeToFloat32 } from "../../src/cpu/codec.ts";
 import { paddedDecode } from "../../src/decode_problem.ts";
 import { KvasirDevice } from "../../src/device.ts";
-import { bytesPerElement } from "../../src/dtype.ts";
+import { bytesPerElement, type DType, isFp8DType } from "../../src/dtype.ts";
 import { overCache, pagedDecode } from "../../src/paged_problem.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";
@@ -76,8 +76,8 @@ async function openDecode(
   try {
     const rows = s.batch * s.numQoHeads * s.headDim;
     const kv = s.batch * s.kvLen * s.numKvHeads * s.headDim;
-    const q = await fill(rows, "float16", FROM.q);
-    const out = await fill(rows, "float16", FROM.v);
+    const q = await fill(rows, queriesOf(s), FROM.q);
+    const out = await fill(rows, queriesOf(s), FROM.v);
     const caches: Cache[] = [];
     for (let i = 0; i < copiesOf(decodeBytes(wanted)); i++) {
       caches.push({
@@ -115,7 +115,7 @@ async function openDecode(
         using qTensor = device.tensorFromBuffer(
           q.buffer,
           [s.batch, s.numQoHeads, s.headDim],
-          "float16",
+          queriesOf(s),
         );
         using k = device.tensorFromBuffer(caches[0].k.buffer, kvShape, dtype);
         using v = device.tensorFromBuffer(caches[0].v.buffer, kvShape, dtype);
@@ -130,6 +130,7 @@ async function openDecode(
         using result = await batchDecodeWithPaddedKvCache(qTensor, k, v, {
           seqLens,
           kvScales,
+          outDtype: queriesOf(s),
           ...headScales(s),
         });
         await result.read();
@@ -147,6 +148,11 @@ function scalesShape({ batch, kvLen, numKvHeads, pageSize = kvLen }: BenchShape)
   return [batch * kvLen / pageSize, 2, numKvHeads, pageSize];
 }
 
+/** The dtype of q and the output. */
+function queriesOf({ queries }: BenchShape): DType {
+  return queries ?? "float16";
+}
+
 /** Scales of heads, where the case is about them. */
 function headScales({ scales, numKvHeads }: BenchShape) {
   if (scales !== "heads") return {};
@@ -161,11 +167,12 @@ function problemOf(wanted: DecodeProblem): AttentionProblem {
     return overCache(pagedDecode(pagedPlanOf(wanted), "NHD"), cachePages([tensor, tensor], "NHD"));
   }
   const kv = { shape: [s.batch, s.kvLen, s.numKvHeads, s.headDim], dtype };
-  const q = { shape: [s.batch, s.numQoHeads, s.headDim], dtype: "float16" as const };
+  const q = { shape: [s.batch, s.numQoHeads, s.headDim], dtype: queriesOf(s) };
   const kvScales = s.scales === "tokens"
     ? { shape: scalesShape(s), dtype: "float32" as const }
     : undefined;
-  return paddedDecode(q, kv, kv, { seqLens, kvScales, ...headScales(s) }).problem;
+  const options = { seqLens, kvScales, outDtype: q.dtype, ...headScales(s) };
+  return paddedDecode(q, kv, kv, options).problem;
 }
 
 /** A request's pages, from all over the cache. */
@@ -193,7 +200,8 @@ function pagedPlanOf({ shape: s, dtype }: DecodeProblem): PagedDecodePlan {
     numKvHeads: s.numKvHeads,
     headDim: s.headDim,
     pageSize,
-    qDtype: "float16",
+    qDtype: queriesOf(s),
+    outDtype: queriesOf(s),
     kvDtype: dtype,
     kvScales: s.scales === "tokens" ? "token" : "none",
     ...headScales(s),
@@ -210,14 +218,17 @@ async function checkAgainstWasm(
   wanted: DecodeProblem,
 ): Promise<number> {
   const gpu: Backend = backend;
-  const actual = decodeToFloat32(await gpu.read(out), "float16");
+  const dtype = queriesOf(wanted.shape);
+  const actual = decodeToFloat32(await gpu.read(out), dtype);
+  // FP8 may be rounded to the next number, up to a quarter away.
+  const step = isFp8DType(dtype) ? 0.25 : 0;
   const rows = wanted.shape.numQoHeads * wanted.shape.headDim;
   let largest = 0;
   for (const request of new Set([0, wanted.shape.batch - 1])) {
     const expected = await answerOfWasm(wanted, request);
     for (let i = 0; i < rows; i++) {
       const difference = Math.abs(actual[request * rows + i] - expected[i]);
-      if (!(difference <= TOLERANCE)) {
+      if (!(difference <= TOLERANCE + step * Math.abs(expected[i]))) {
         const got = `${actual[request * rows + i]}, not ${expected[i]}`;
         throw new Error(`request ${request} is wrong at ${i}: ${got}`);
       }
@@ -236,15 +247,15 @@ async function answerOfWasm(wanted: DecodeProblem, request: number): Promise<Flo
   const kv = kvLen * s.numKvHeads * s.headDim;
   const wasm: Backend = new WasmBackend("the bench");
   const operands = {
-    q: fillOnHost(wasm, rows, "float16", FROM.q + request * rows),
+    q: fillOnHost(wasm, rows, queriesOf(s), FROM.q + request * rows),
     k: await cacheOnHost(wasm, wanted, request, kv, FROM.k + request * stride),
     v: await cacheOnHost(wasm, wanted, request, kv, FROM.v + request * stride),
     ...(s.scales === "tokens" ? { kvScales: scalesOnHost(wasm, s, request, kvLen) } : {}),
-    out: wasm.allocate(rows * 2, "bench"),
+    out: wasm.allocate(rows * bytesPerElement(queriesOf(s)), "bench"),
   };
   const shape = { ...s, batch: 1, kvLen, pageSize: undefined };
   await wasm.attend(problemOf({ shape, dtype }), { ...operands, lse: null });
-  const answer = decodeToFloat32(await wasm.read(operands.out), "float16");
+  const answer = decodeToFloat32(await wasm.read(operands.out), queriesOf(s));
   for (const storage of Object.values(operands)) storage.release();
   return answer;
 }

@@ -56,9 +56,17 @@ const SCALED: readonly DecodeProblem[] = (["heads", "tokens"] as const).flatMap(
   ])
 );
 
+/** FP8 throughout. */
+const WHOLE: readonly DecodeProblem[] = (["float8_e4m3fn", "float8_e5m2"] as const).map((
+  dtype,
+) => ({
+  shape: { ...shape(64, 4096, 32, 8), queries: dtype },
+  dtype,
+}));
+
 /**
  * Every group size at one cache, the shapes of FlashInfer's own measurements
- * (bench/peers/flashinfer.ts), a batch of mixed lengths, and caches with scales.
+ * (bench/peers/flashinfer.ts), a batch of mixed lengths, caches with scales, and queries in FP8.
  */
 export const DECODE_PROBLEMS: readonly DecodeProblem[] = [
   ...inEachDtype([
@@ -72,6 +80,7 @@ export const DECODE_PROBLEMS: readonly DecodeProblem[] = [
     ...[16, 1].map((pageSize) => ({ shape: { ...shape(64, 4096, 32, 8), pageSize } })),
   ]),
   ...SCALED,
+  ...WHOLE,
 ];
 
 /** For software adapters. */
@@ -81,6 +90,7 @@ export const SMALL_DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
   mixed(shape(4, 256, 8, 2)),
   { shape: { ...shape(2, 256, 8, 2), pageSize: 16 } },
   { shape: { ...shape(2, 256, 8, 2), scales: "heads" } },
+  { shape: { ...shape(2, 256, 8, 2), queries: "float8_e4m3fn" } },
   { shape: { ...shape(2, 256, 8, 2), scales: "tokens" } },
   { shape: { ...shape(2, 256, 8, 2), scales: "tokens", pageSize: 16 } },
 ]);
@@ -97,7 +107,8 @@ function tokens({ batch, kvLen, kvTokens }: BenchShape): number {
 export function decodeBytes({ shape: s, dtype }: DecodeProblem): number {
   const row = s.headDim * bytesPerElement(dtype) + (s.scales === "tokens" ? 4 : 0);
   const cache = 2 * tokens(s) * s.numKvHeads * row;
-  return cache + 2 * s.batch * s.numQoHeads * s.headDim * 2;
+  const rows = s.batch * s.numQoHeads * s.headDim;
+  return cache + 2 * rows * bytesPerElement(s.queries ?? "float16");
 }
 
 /** Operations of decode, as FlashInfer counts them. */

@@ -55,6 +55,8 @@ export function caseName(
   const window = s.windowLeft === undefined ? "" : `, window ${s.windowLeft}`;
   const pages = s.pageSize === undefined ? "" : `, pages of ${s.pageSize}`;
   const scales = s.scales === undefined ? "" : `, scales of ${s.scales}`;
-  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window + pages + scales;
+  const queries = s.queries === undefined ? "" : `, q and out in ${s.queries}`;
+  const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window + pages + scales +
+    queries;
   return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}${odd}, ${dtype}`;
 }

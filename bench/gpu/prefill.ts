@@ -89,7 +89,7 @@ async function openPrefill(
       // The cache is read again and again within a call: copies would change nothing.
       calls: [dispatches],
       check: () => checkAgainstWasm(backend, out, wanted),
-      async callAndRead() {
+      callAndRead: s.pageSize !== undefined ? null : async () => {
         const { buffer: qBuffer } = q;
         using qTensor = device.tensorFromBuffer(
           qBuffer,
@@ -110,7 +110,22 @@ async function openPrefill(
   }
 }
 
+/** With pages, which follow each other here, rows lie where they do without. */
 function problemOf({ shape: s, dtype }: PrefillProblem): AttentionProblem {
+  const { headDim, headDimV = headDim, pageSize } = s;
+  const problem = wholeProblem(s, dtype);
+  if (pageSize === undefined) return problem;
+  const pages = (dim: number) => ({ page: pageSize * s.numKvHeads * dim });
+  return {
+    ...problem,
+    pageSize,
+    pageTable: Uint32Array.from({ length: s.kvLen / pageSize }, (_, page) => page),
+    kStrides: { ...problem.kStrides, ...pages(headDim) },
+    vStrides: { ...problem.vStrides, ...pages(headDimV) },
+  };
+}
+
+function wholeProblem(s: BenchShape, dtype: PrefillProblem["dtype"]): AttentionProblem {
   const { headDim, headDimV = headDim } = s;
   return singlePrefill(
     { shape: [s.qoLen, s.numQoHeads, headDim], dtype: "float16" },

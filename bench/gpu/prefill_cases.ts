@@ -42,12 +42,19 @@ export const PREFILL_PROBLEMS: readonly PrefillProblem[] = [
 ].map((shape): PrefillProblem => ({ shape, dtype: "float16" })).concat(
   (["float8_e4m3fn", "float8_e5m2", "bfloat16"] as const).map((dtype) => ({ shape: LLAMA, dtype })),
   [{ shape: { ...LLAMA, qoLen: 16, kvLen: 32_768 }, dtype: "float8_e4m3fn" }],
+  [16, 1].flatMap((pageSize) =>
+    (["float16", "float8_e4m3fn"] as const).map((dtype) => ({
+      shape: { ...LLAMA, pageSize },
+      dtype,
+    }))
+  ),
 );
 
 /** For software adapters. */
 export const SMALL_PREFILL_PROBLEMS: readonly PrefillProblem[] = [
   { shape: prefillShape(64, 6, 2, 64), dtype: "float16" },
   { shape: { ...prefillShape(64, 6, 2, 64), qoLen: 5 }, dtype: "float8_e4m3fn" },
+  { shape: { ...prefillShape(64, 6, 2, 64), pageSize: 16 }, dtype: "float16" },
 ];
 
 /** Pairs of a query and a key that it sees. */

@@ -34,7 +34,8 @@ export async function gpuPeerLines(
 /** Decode, and of prefill, which takes it long, two prompts at two group sizes. */
 export function isForOnnx({ family, shape: s }: GpuCase): boolean {
   if (family === "decode") return s.kvTokens === undefined;
-  const isPlain = s.headDim === 128 && s.windowLeft === undefined && s.qoLen === s.kvLen;
+  const isPlain = s.headDim === 128 && s.windowLeft === undefined && s.pageSize === undefined &&
+    s.qoLen === s.kvLen;
   return family === "prefill" && isPlain && s.qoLen <= 4096 && [24, 32].includes(s.numQoHeads);
 }
 

@@ -183,13 +183,24 @@ fn v_piece(n: u32, local: u32) -> u32 {
   return (local + n * WORKGROUP) % V_SPAN;
 }
 
-fn load_values(work: Work, kv_head: u32, first: u32, local: u32) -> array<v_pieces::Piece, V_LOADS> {
+// The rows of v that a lane loads for the stage whose first key is `first`.
+fn value_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, V_LOADS> {
+  var rows: array<u32, V_LOADS>;
+  @unroll for (var n = 0u; n < V_LOADS; n++) {
+    rows[n] = v_row(slot_of(work, first + v_key(n, local)), kv_head);
+  }
+  return rows;
+}
+
+fn load_values(
+  rows: array<u32, V_LOADS>, work: Work, first: u32, local: u32,
+) -> array<v_pieces::Piece, V_LOADS> {
   var pieces: array<v_pieces::Piece, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
     let key = first + v_key(n, local);
     // What lies beyond the end would be silenced too, where it is not finite in the slow way.
     if (v_piece(n, local) * PIECE_QUADS < V_QUADS && key < work.end_key) {
-      pieces[n] = v[v_row(slot_of(work, key), kv_head) + v_piece(n, local)];
+      pieces[n] = v[rows[n] + v_piece(n, local)];
     }
   }
   return pieces;

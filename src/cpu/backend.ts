@@ -32,7 +32,7 @@ import { MAX_BLOCK, WasmInstance } from "./wasm_module.ts";
 export class WasmStorage implements Storage {
   readonly buffer = null;
   readonly byteOffset = 0;
-  readonly ready: Promise<void> = Promise.resolve();
+  readonly ready = null;
 
   constructor(
     readonly instance: WasmInstance,

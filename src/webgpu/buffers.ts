@@ -17,15 +17,29 @@ const UPLOAD_SLICE = 1 << 25;
 
 /** A tensor's memory on the GPU. */
 export class GpuStorage implements Storage {
+  #ready: Promise<void> | null;
+  #name = "";
+
+  /** @param ready Null for memory that is there. */
   constructor(
     readonly buffer: GPUBuffer,
     readonly byteOffset: number,
     readonly byteLength: number,
-    readonly ready: Promise<void>,
+    ready: Promise<void> | null,
     readonly isOwned: boolean,
   ) {
+    this.#ready = ready;
     // Whoever uses the storage hears of a failure; nobody may have to.
-    ready.catch(() => {});
+    ready?.then(() => this.#ready = null, () => {});
+  }
+
+  get ready(): Promise<void> | null {
+    return this.#ready;
+  }
+
+  /** The same for the same bytes of the same buffer only, whoever wraps them. */
+  get name(): string {
+    return this.#name ||= `${numberOf(this.buffer)},${this.byteOffset},${this.byteLength};`;
   }
 
   /** What a bind group takes. Zero-sized bindings are not allowed, so it is a whole granule. */
@@ -42,6 +56,16 @@ export class GpuStorage implements Storage {
   release(): void {
     if (this.isOwned) this.buffer.destroy();
   }
+}
+
+const numbers = new WeakMap<GPUBuffer, number>();
+let buffers = 0;
+
+/** A number of its own for each buffer. */
+function numberOf(buffer: GPUBuffer): number {
+  let number = numbers.get(buffer);
+  if (number === undefined) numbers.set(buffer, number = buffers++);
+  return number;
 }
 
 function roundUp(byteLength: number): number {
@@ -95,7 +119,7 @@ export function borrowStorage(
     const got = `${buffer.size} bytes from which ${roundUp(byteLength)} at ${byteOffset} are taken`;
     throw refuse("buffer", got, "a buffer that holds them", "Sizes are rounded up to 16 bytes.");
   }
-  return new GpuStorage(buffer, byteOffset, byteLength, Promise.resolve(), false);
+  return new GpuStorage(buffer, byteOffset, byteLength, null, false);
 }
 
 /** Copies `bytes` to a tensor's memory, from `byteOffset` (a multiple of 4) on. */

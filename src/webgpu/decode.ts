@@ -25,8 +25,9 @@ export interface DecodeKernels {
 /** Whether the decode kernel can do it: one query a request, the last, and nothing hidden. */
 export function isDecode(problem: AttentionProblem): boolean {
   const { requests, mask, variant, headDim, headDimV } = problem;
-  return mask === null && variant === null && headDim === headDimV &&
-    requests.every((word, i) => i % REQUEST_WORDS !== 1 || word === 1);
+  if (mask !== null || variant !== null || headDim !== headDimV) return false;
+  for (let at = 1; at < requests.length; at += REQUEST_WORDS) if (requests[at] !== 1) return false;
+  return true;
 }
 
 /** Plans, compiles where needed, and submits a decode problem. */
@@ -71,7 +72,7 @@ export function decodeDispatches(
   // The layout is the same with and without lse; without it, nothing is written there.
   const noLse = memory.scratch("no lse", 16);
   return decodeTemplates(context, plan, problem, memory, operandResults(operands.lse !== null))
-    .map((template) => bindTemplate(template, compiled, operands, noLse));
+    .map((template) => bindTemplate(template, compiled.get(template.kernel)!, operands, noLse));
 }
 
 /** A plan's dispatches without their operands, and where their results go. */

@@ -51,14 +51,16 @@ export function scheduleKeys(
   const { minKeys, stepKeys } = options;
   let longest = 0;
   let total = 0;
-  for (const { first, end } of ranges) {
-    longest = Math.max(longest, end - first);
-    total += end - first;
+  for (let i = 0; i < ranges.length; i++) {
+    const length = ranges[i].end - ranges[i].first;
+    if (length > longest) longest = length;
+    total += length;
   }
   const takers = takersOf(options);
   const costOf = (most: number) => makespanOf(stretchLengths(ranges, most, stepKeys), takers);
   let best = longest;
-  let bestCost = costOf(longest);
+  // Where each range has a taker of its own, the longest is the last to be done.
+  let bestCost = ranges.length <= takers ? longest + WORKGROUP_COST : costOf(longest);
   for (let rounds = 1; rounds <= MOST_ROUNDS; rounds++) {
     // No schedule of so many stretches is better than an even one, and more stretches cost more.
     const count = Math.max(ranges.length, (rounds - 1) * takers);
@@ -155,7 +157,8 @@ export function cutKeys(
   stepKeys: number,
 ): readonly KeyRange[] {
   const stretches: KeyRange[] = [];
-  for (const range of ranges) {
+  for (let i = 0; i < ranges.length; i++) {
+    const range = ranges[i];
     const { request, first, end } = range;
     const length = stretchKeys(end - first, most, stepKeys);
     if (length === end - first) {

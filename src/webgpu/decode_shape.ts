@@ -9,6 +9,7 @@ import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import { LimitError } from "../errors.ts";
 import type { Capabilities } from "./capabilities.ts";
 import {
+  DECODE_TUNING_NAMES,
   type DecodeTuning,
   decodeTuning,
   MAX_BLOCK_HEADS,
@@ -42,11 +43,17 @@ export interface DecodeShape {
   readonly stepKeys: number;
 }
 
-/** Lays the kernel out. Throws `LimitError` for head dims that it cannot read. */
+/**
+ * Lays the kernel out. Throws `LimitError` for head dims that it cannot read.
+ *
+ * @param before The layout for a problem that is the same but for its batch: it is given again where
+ *   the tuning is the same too.
+ */
 export function decodeShape(
   problem: AttentionProblem,
   capabilities: Capabilities,
-  override: Partial<DecodeTuning> = {},
+  override?: Partial<DecodeTuning>,
+  before?: DecodeShape,
 ): DecodeShape {
   const { headDim } = problem;
   if (headDim % HEAD_DIM_MULTIPLE !== 0) {
@@ -65,6 +72,9 @@ export function decodeShape(
   const totalKeys = keysOf(problem) * problem.numKvHeads * headBlocks;
   const needs = { rung, elementBytes: bytes, nanMarks, blockHeads, totalKeys } as const;
   const tuning = { ...decodeTuning(needs), ...override };
+  if (before && DECODE_TUNING_NAMES.every((name) => before.tuning[name] === tuning[name])) {
+    return before;
+  }
 
   // With rotary encoding a lane holds both halves of a pair: each half of the row is split alike.
   const halves = problem.rope ? 2 : 1;

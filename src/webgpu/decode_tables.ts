@@ -8,6 +8,7 @@ import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import { bytesPerElement } from "../dtype.ts";
 import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
+import type { Stretch } from "./decode_stretches.ts";
 
 const LOG2_E = Math.LOG2E;
 /** A NaN. */
@@ -23,14 +24,12 @@ export function paramWords(
   options: { readonly writeLse: boolean; readonly ropeCoarse: number },
 ): Uint32Array<ArrayBuffer> {
   const { qStrides: q, outStrides: out, kStrides: k, vStrides: v, logitsSoftCap } = problem;
-  const { pieceElements } = shape;
+  const { pieceElements: piece } = shape;
   // Where the binding begins, counted from the first page; u32 wraps as it should where it is before.
   // A window's offset is a multiple of any piece.
-  const base = (name: "k" | "v") =>
-    (dispatch.windows?.[name].offset ?? 0) /
-      bytesPerElement(name === "k" ? problem.kDtype : problem.vDtype) -
-    ((name === "k" ? k : v).offset ?? 0);
-  const pieces = (elements: number) => elements / pieceElements;
+  const { windows } = dispatch;
+  const kBase = (windows?.k.offset ?? 0) / bytesPerElement(problem.kDtype) - (k.offset ?? 0);
+  const vBase = (windows?.v.offset ?? 0) / bytesPerElement(problem.vDtype) - (v.offset ?? 0);
   const words = Uint32Array.of(
     dispatch.numWork,
     shape.headBlocks,
@@ -40,9 +39,18 @@ export function paramWords(
     problem.numQoHeads / problem.numKvHeads,
     options.writeLse || split ? 1 : 0,
     2 * dispatch.stretches.length,
-    ...[q.token, q.head, out.token, out.head].map((elements) => elements / QUAD),
-    ...[k.page, k.token, k.head, base("k")].map(pieces),
-    ...[v.page, v.token, v.head, base("v")].map(pieces),
+    q.token / QUAD,
+    q.head / QUAD,
+    out.token / QUAD,
+    out.head / QUAD,
+    k.page / piece,
+    k.token / piece,
+    k.head / piece,
+    kBase / piece,
+    v.page / piece,
+    v.token / piece,
+    v.head / piece,
+    vBase / piece,
     0,
     0,
     options.ropeCoarse,
@@ -50,10 +58,9 @@ export function paramWords(
     ...scaleWords(problem, 2 * dispatch.stretches.length + problem.numQoHeads),
   );
   // The lse of a state is in base 2, whatever the caller's is in.
-  new Float32Array(words.buffer).set(
-    [split ? 1 : problem.lseScale, (logitsSoftCap ?? 0) * LOG2_E],
-    20,
-  );
+  const floats = new Float32Array(words.buffer);
+  floats[20] = split ? 1 : problem.lseScale;
+  floats[21] = (logitsSoftCap ?? 0) * LOG2_E;
   return words;
 }
 
@@ -65,10 +72,16 @@ export function tableWords(
   const { numQoHeads, requests } = problem;
   const heads = 2 * stretches.length * ENTRY_WORDS;
   const words = new Uint32Array(heads + numQoHeads * ENTRY_WORDS);
-  stretches.forEach(({ request, first, end, outRow }, i) => {
-    const [qRow, , kvLen, firstPage] = requests.subarray(request * REQUEST_WORDS);
-    words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);
-  });
+  for (let i = 0, to = 0; i < stretches.length; i++, to += 2 * ENTRY_WORDS) {
+    const { request, first, end, outRow } = stretches[i];
+    const from = request * REQUEST_WORDS;
+    words[to] = requests[from];
+    words[to + 1] = outRow;
+    words[to + 2] = first;
+    words[to + 3] = end;
+    words[to + 4] = requests[from + 3];
+    words[to + 5] = requests[from + 2];
+  }
   words.set(headWords(problem), heads);
   return words;
 }
@@ -102,25 +115,27 @@ export function withLengths(
   plan: DecodePlan,
 ): DecodePlan | null {
   if (before.numRequests !== numRequests || before.windowLeft !== null || before.rope) return null;
-  if (plan.dispatches.some(({ windows }) => windows !== null)) return null;
-  const lengthOf = (words: Uint32Array, request: number) => words[request * REQUEST_WORDS + 2];
-  let fits = true;
-  const dispatches = plan.dispatches.map((dispatch) => ({
-    ...dispatch,
-    stretches: dispatch.stretches.map((stretch) => {
-      const { request, first, end } = stretch;
-      const old = lengthOf(before.requests, request);
-      const length = lengthOf(requests, request);
-      if (end !== old) {
-        fits &&= end <= length;
-        return stretch;
+  const dispatches: DecodeDispatch[] = [];
+  for (const dispatch of plan.dispatches) {
+    if (dispatch.windows !== null) return null;
+    const stretches: Stretch[] = [];
+    for (const stretch of dispatch.stretches) {
+      const { request, first, end, outRow } = stretch;
+      const old = before.requests[request * REQUEST_WORDS + 2];
+      const length = requests[request * REQUEST_WORDS + 2];
+      const isLast = end === old;
+      if (!isLast && end > length) return null;
+      if (!isLast || length === old) {
+        stretches.push(stretch);
+        continue;
       }
       // A last stretch that grew by half is better split elsewhere.
-      fits &&= length === old || (first < length && length - first <= 1.5 * (end - first) + 64);
-      return length === old ? stretch : { ...stretch, end: length };
-    }),
-  }));
-  return fits ? { ...plan, dispatches } : null;
+      if (first >= length || length - first > 1.5 * (end - first) + 64) return null;
+      stretches.push({ request, first, end: length, outRow });
+    }
+    dispatches.push({ ...dispatch, stretches });
+  }
+  return { ...plan, dispatches };
 }
 
 /** An entry for each query head, as shaders/params.wgsl has it. */
@@ -129,13 +144,11 @@ export function headWords(problem: AttentionProblem): Uint32Array<ArrayBuffer> {
   const floats = new Float32Array(numQoHeads * ENTRY_WORDS);
   // Logits are in base 2; under a cap they are the tangent's argument.
   const unit = logitsSoftCap === null ? LOG2_E : 1 / logitsSoftCap;
-  for (let head = 0; head < numQoHeads; head++) {
-    floats.set([
-      logitScales[head] * unit,
-      outScales[head],
-      (alibiSlopes?.[head] ?? 0) * unit,
-      (sinks?.[head] ?? 0) * LOG2_E,
-    ], head * ENTRY_WORDS);
+  for (let head = 0, to = 0; head < numQoHeads; head++, to += ENTRY_WORDS) {
+    floats[to] = logitScales[head] * unit;
+    floats[to + 1] = outScales[head];
+    if (alibiSlopes) floats[to + 2] = alibiSlopes[head] * unit;
+    if (sinks) floats[to + 3] = sinks[head] * LOG2_E;
   }
   return new Uint32Array(floats.buffer);
 }

@@ -22,6 +22,8 @@ export interface DecodeTuning {
   readonly early: number;
   /** 1: weights go to a team's lanes through workgroup memory. */
   readonly memory: number;
+  /** 1: rows of k and v share what they can of their addresses (pages always do). */
+  readonly shared: number;
   /** Workgroups that keep the device busy; keys are split among so many. */
   readonly workgroups: number;
   /** Keys of a stretch at least, where keys are split. */
@@ -36,6 +38,7 @@ export const DECODE_TUNING_NAMES: readonly (keyof DecodeTuning)[] = [
   "workgroup",
   "early",
   "memory",
+  "shared",
   "workgroups",
   "minKeys",
 ];
@@ -48,8 +51,11 @@ export const MAX_BLOCK_HEADS = 8;
  */
 export const MAX_LANE_VALUES = 64;
 
-/** heads, laneElements, rows, workgroup, early, memory (0); by the query heads of a block, from 1. */
-type Row = readonly [number, number, number, number, number, number?];
+/**
+ * heads, laneElements, rows, workgroup, early, memory (0), shared (1); by the query heads of a block,
+ * from 1.
+ */
+type Row = readonly [number, number, number, number, number, number?, number?];
 const SUBGROUPS_16_BIT: readonly Row[] = [
   [1, 8, 4, 128, 1],
   [2, 8, 4, 128, 1],
@@ -73,13 +79,13 @@ const SUBGROUPS_8_BIT: readonly Row[] = [
 /** Where elements cost more to decode, since NaN codes are looked for. */
 const SUBGROUPS_MARKED: readonly Row[] = [
   [1, 16, 4, 128, 0],
-  [2, 16, 8, 64, 1, 1],
+  [2, 16, 8, 64, 1],
   [3, 16, 8, 64, 1],
   [4, 16, 4, 64, 1, 1],
   [5, 8, 8, 64, 1],
   [6, 8, 8, 64, 1, 1],
-  [7, 8, 8, 64, 1],
-  [8, 8, 4, 64, 1, 1],
+  [7, 8, 8, 64, 0],
+  [8, 8, 8, 64, 0, 1, 0],
 ];
 /** Where each workgroup gets few keys, what counts is how soon they are through: thinner lanes. */
 const SHORT_16_BIT: Readonly<Record<number, Row>> = { 4: [4, 8, 4, 64, 1] };
@@ -117,7 +123,8 @@ export function decodeTuning(
   const table = rung === "workgroup" ? PORTABLE : narrow;
   const isShort = table === SUBGROUPS_16_BIT && totalKeys < SHORT_KEYS * WORKGROUPS;
   const row = isShort ? SHORT_16_BIT[blockHeads] : undefined;
-  const [heads, laneElements, rows, workgroup, early, memory = 0] = row ?? table[blockHeads - 1];
+  const [heads, laneElements, rows, workgroup, early, memory = 0, shared = 1] = row ??
+    table[blockHeads - 1];
   return {
     heads,
     laneElements,
@@ -125,6 +132,7 @@ export function decodeTuning(
     workgroup,
     early,
     memory,
+    shared,
     workgroups: WORKGROUPS,
     minKeys: 64,
   };

@@ -14,8 +14,13 @@ export interface Dispatch {
   /** In the order of the kernel's bindings. */
   readonly resources: readonly GPUBufferBinding[];
   readonly grid: readonly [number, number];
-  /** The bind group of `resources`, where it is kept. */
-  readonly group?: GPUBindGroup;
+}
+
+/** A dispatch with its bind group. */
+export interface BoundDispatch {
+  readonly kernel: Kernel;
+  readonly group: GPUBindGroup;
+  readonly grid: readonly [number, number];
 }
 
 /** The bind group of a dispatch. */
@@ -30,11 +35,16 @@ export function groupOf(
   });
 }
 
-/** Records `dispatch` in a compute pass. */
-export function record(device: GPUDevice, pass: GPUComputePassEncoder, dispatch: Dispatch): void {
-  pass.setPipeline(dispatch.kernel.pipeline);
-  pass.setBindGroup(0, dispatch.group ?? groupOf(device, dispatch));
-  pass.dispatchWorkgroups(...dispatch.grid);
+/** Records a dispatch in a compute pass. */
+export function record(
+  device: GPUDevice,
+  pass: GPUComputePassEncoder,
+  dispatch: Dispatch | BoundDispatch,
+): void {
+  const { kernel, grid } = dispatch;
+  pass.setPipeline(kernel.pipeline);
+  pass.setBindGroup(0, "group" in dispatch ? dispatch.group : groupOf(device, dispatch));
+  pass.dispatchWorkgroups(grid[0], grid[1]);
 }
 
 /**
@@ -44,7 +54,7 @@ export function record(device: GPUDevice, pass: GPUComputePassEncoder, dispatch:
 export async function submit(
   { device, guard, profiler }: GpuContext,
   subject: string,
-  prepare: (temporary: GPUBuffer[]) => readonly Dispatch[],
+  prepare: (temporary: GPUBuffer[]) => readonly (Dispatch | BoundDispatch)[],
 ): Promise<void> {
   guard.check();
   const temporary: GPUBuffer[] = [];
@@ -75,7 +85,7 @@ export async function submit(
 export function submitQuickly(
   { device, guard }: GpuContext,
   subject: string,
-  dispatches: readonly Dispatch[],
+  dispatches: readonly BoundDispatch[],
 ): void {
   guard.check();
   const encoder = device.createCommandEncoder({ label: subject });
@@ -87,7 +97,7 @@ export function submitQuickly(
 export function recordPass(
   device: GPUDevice,
   encoder: GPUCommandEncoder,
-  dispatches: readonly Dispatch[],
+  dispatches: readonly (Dispatch | BoundDispatch)[],
   descriptor: GPUComputePassDescriptor,
 ): void {
   const pass = encoder.beginComputePass({ label: dispatches[0].kernel.name, ...descriptor });

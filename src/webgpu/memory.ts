@@ -40,6 +40,8 @@ export function temporaryMemory(device: GPUDevice, temporary: GPUBuffer[]): Memo
 export class ReusedMemory implements Memory {
   readonly #device: GPUDevice;
   readonly #buffers: (GPUBuffer | undefined)[] = [];
+  /** What was written to each buffer last. */
+  readonly #words: (Uint32Array | undefined)[] = [];
   /** Of each buffer, until it is known whether it could be had. */
   readonly #pending: (Promise<void> | undefined)[] = [];
   #next = 0;
@@ -73,6 +75,12 @@ export class ReusedMemory implements Memory {
     return { buffer: this.#take(label, byteLength, USAGE.STORAGE) };
   }
 
+  /** Writes other words to a buffer that holds as many, after the round. */
+  rewrite({ buffer }: GPUBufferBinding, words: Uint32Array<ArrayBuffer>): void {
+    this.#words[this.#buffers.indexOf(buffer as GPUBuffer)] = words;
+    this.#device.queue.writeBuffer(buffer as GPUBuffer, 0, words);
+  }
+
   destroy(): void {
     for (const buffer of this.#buffers) buffer?.destroy();
     this.#buffers.length = 0;
@@ -86,13 +94,15 @@ export class ReusedMemory implements Memory {
   ): GPUBuffer {
     const at = this.#next++;
     const known = this.#buffers[at];
+    const before = this.#words[at];
+    this.#words[at] = words;
     const fill = (buffer: GPUBuffer) => {
       if (words && words.length > 0) this.#device.queue.writeBuffer(buffer, 0, words);
       return buffer;
     };
     if (known && known.usage === usage && known.size >= byteLength) {
       const pending = this.#pending[at];
-      if (!pending) return fill(known);
+      if (!pending) return words && before && isSame(words, before) ? known : fill(known);
       // Whether it could be had is not known yet, and said once.
       this.#await(pending);
       const { result, done } = inErrorScopes(this.#device, label, () => fill(known));
@@ -128,4 +138,10 @@ export class ReusedMemory implements Memory {
     // Whoever runs hears of a failure; nobody may.
     this.#ready.catch(() => {});
   }
+}
+
+function isSame(a: Uint32Array, b: Uint32Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

@@ -65,7 +65,7 @@ export function prefillDispatches(
   // The layout is the same with and without lse; without it, nothing is written there.
   const noLse = memory.scratch("no lse", 16);
   return prefillTemplates(context, plan, problem, memory, operandResults(operands.lse !== null))
-    .map((template) => bindTemplate(template, compiled, operands, noLse));
+    .map((template) => bindTemplate(template, compiled.get(template.kernel)!, operands, noLse));
 }
 
 /** A plan's dispatches without their operands, and where their results go. */

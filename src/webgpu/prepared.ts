@@ -11,10 +11,10 @@ import type { GpuStorage } from "./buffers.ts";
 import type { GpuContext } from "./context.ts";
 import type { DecodePlan } from "./decode_plan.ts";
 import { tableWords, withLengths } from "./decode_tables.ts";
-import { type Dispatch, groupOf, recordPass, submit, submitQuickly } from "./dispatch.ts";
-import type { Kernel, KernelRequest } from "./kernels.ts";
+import { type BoundDispatch, groupOf, recordPass, submit, submitQuickly } from "./dispatch.ts";
+import type { Kernel } from "./kernels.ts";
 import { ReusedMemory } from "./memory.ts";
-import { bindTemplate, compileTemplates, type Template } from "./templates.ts";
+import { bindTemplate, compileTemplates, isBoundAlike, type Template } from "./templates.ts";
 import { planWork, type WorkPlan, workTemplates } from "./work_plan.ts";
 
 /** Operands whose bind groups are kept: one for each layer of a model, say. */
@@ -22,21 +22,29 @@ const MOST_BOUND = 128;
 
 /** What is planned, with the memory that it is written to. */
 interface Planned {
-  readonly family: string;
+  readonly plans: WorkPlan;
   readonly problem: AttentionProblem;
   readonly memory: ReusedMemory;
   readonly templates: readonly Template[];
   readonly noLse: GPUBufferBinding;
-  readonly kernels: Promise<ReadonlyMap<KernelRequest, Kernel>>;
+  readonly kernels: PlannedKernels;
   /** Decode's plan, whose lengths may change. */
   readonly decode: DecodePlan | null;
-  /** Dispatches with their bind groups, by their operands. */
+  /** Bind groups by their operands. */
   readonly bound: Map<string, Bound>;
 }
 
-/** Dispatches with their bind groups. */
+/** The kernels of templates, one each. */
+interface PlannedKernels {
+  /** Rejects where one does not compile, or there is no memory for the plan. */
+  readonly pending: Promise<readonly Kernel[]>;
+  /** Null until they are known to be there. */
+  ready: readonly Kernel[] | null;
+}
+
+/** The bind groups of templates, one each. */
 interface Bound {
-  readonly dispatches: readonly Dispatch[];
+  readonly groups: readonly GPUBindGroup[];
   /** Whether they were submitted once within error scopes, and nothing was wrong. */
   isProven: boolean;
 }
@@ -55,7 +63,8 @@ export class PreparedOnGpu implements PreparedAttention {
   plan(work: PlannedWork): void {
     const context = this.#context;
     context.guard.check();
-    const plans = planWork(work, context.capabilities);
+    const before = this.#planned;
+    const plans = planWork(work, context.capabilities, before?.plans);
     const memory = this.#freeMemory();
     memory.begin();
     const [problem] = work.levels;
@@ -64,12 +73,15 @@ export class PreparedOnGpu implements PreparedAttention {
       4 * rowsOf(problem) * problem.numQoHeads,
     );
     const templates = workTemplates(context, plans, memory);
-    const kernels = this.#compile(templates, plans, memory.ready);
-    // Whoever runs hears of a failure; nobody may.
-    kernels.catch(() => {});
-    const bound = new Map<string, Bound>();
-    const { family, decode } = plans;
-    this.#planned = { family, problem, memory, templates, noLse, kernels, decode, bound };
+    // Most plans of a token loop have the kernels and the buffers of the plan before.
+    const isAlike = before?.kernels.ready && before.noLse.buffer === noLse.buffer &&
+      isBoundAlike(before.templates, templates);
+    const { kernels, bound } = isAlike ? before : {
+      kernels: this.#compile(templates, plans, memory.ready),
+      bound: new Map<string, Bound>(),
+    };
+    const { decode } = plans;
+    this.#planned = { plans, problem, memory, templates, noLse, kernels, decode, bound };
   }
 
   update(problem: AttentionProblem): void {
@@ -83,8 +95,8 @@ export class PreparedOnGpu implements PreparedAttention {
     }
     // Nothing but the ends of stretches: tables are written anew, and all else stays.
     moved.dispatches.forEach(({ stretches }, i) => {
-      const { buffer } = planned.templates[i].resources[1] as GPUBufferBinding;
-      this.#context.device.queue.writeBuffer(buffer, 0, tableWords(problem, stretches));
+      const tables = planned.templates[i].resources[1] as GPUBufferBinding;
+      planned.memory.rewrite(tables, tableWords(problem, stretches));
     });
     this.#planned = { ...planned, problem, decode: moved };
   }
@@ -116,22 +128,26 @@ export class PreparedOnGpu implements PreparedAttention {
     encoder: GPUCommandEncoder | null,
   ): Promise<void> {
     const context = this.#context;
+    // Where kernels are there, nothing is waited for: work is submitted in the order of calls.
+    const kernels = planned.kernels.ready ?? await planned.kernels.pending;
+    context.guard.check();
+    if (planned.templates.length === 0) return;
     const key = keyOf(operands);
     const known = planned.bound.get(key);
     if (known?.isProven && !encoder && !context.profiler && isOurs(operands)) {
-      submitQuickly(context, planned.family, known.dispatches);
+      submitQuickly(context, planned.plans.family, dispatchesOf(planned, kernels, known));
       return;
     }
-    const kernels = await planned.kernels;
-    context.guard.check();
-    if (planned.templates.length === 0) return;
     // Bind groups are made within the error scopes of a submission where there is one.
-    const bind = () => this.#bind(planned, key, kernels, operands);
+    const bind = () => {
+      const bound = planned.bound.get(key) ?? this.#bind(planned, key, kernels, operands);
+      return dispatchesOf(planned, kernels, bound);
+    };
     if (encoder) {
-      recordPass(context.device, encoder, bind().dispatches, {});
+      recordPass(context.device, encoder, bind(), {});
       return;
     }
-    await submit(context, planned.family, () => bind().dispatches);
+    await submit(context, planned.plans.family, bind);
     const proven = planned.bound.get(key);
     if (proven) proven.isProven = true;
   }
@@ -139,34 +155,38 @@ export class PreparedOnGpu implements PreparedAttention {
   #bind(
     { bound, templates, noLse }: Planned,
     key: string,
-    kernels: ReadonlyMap<KernelRequest, Kernel>,
+    kernels: readonly Kernel[],
     operands: AttentionOperands,
   ): Bound {
-    const known = bound.get(key);
-    if (known) return known;
     if (bound.size >= MOST_BOUND) bound.clear();
     const { device } = this.#context;
-    const dispatches = templates
-      .map((template) => bindTemplate(template, kernels, operands, noLse))
-      .map((dispatch) => ({ ...dispatch, group: groupOf(device, dispatch) }));
-    const made = { dispatches, isProven: false };
+    const groups = templates.map((template, i) =>
+      groupOf(device, bindTemplate(template, kernels[i], operands, noLse))
+    );
+    const made = { groups, isProven: false };
     bound.set(key, made);
     return made;
   }
 
   /** Compiles, and waits for memory: what a run needs. */
-  async #compile(
+  #compile(
     templates: readonly Template[],
     { reasons }: WorkPlan,
     memory: Promise<void>,
-  ): Promise<ReadonlyMap<KernelRequest, Kernel>> {
-    const requests = templates.map(({ kernel }) => kernel);
-    const kernels = await compileTemplates(this.#context.kernels, requests);
-    await memory;
-    for (const [request, { name }] of kernels) {
-      const [family, reason] = reasons.get(request)!;
-      this.#context.noteChoice(family, name, reason);
-    }
+  ): PlannedKernels {
+    const compile = async () => {
+      const requests = templates.map(({ kernel }) => kernel);
+      const compiled = await compileTemplates(this.#context.kernels, requests);
+      await memory;
+      for (const [request, { name }] of compiled) {
+        const [family, reason] = reasons.get(request)!;
+        this.#context.noteChoice(family, name, reason);
+      }
+      return kernels.ready = requests.map((request) => compiled.get(request)!);
+    };
+    const kernels: PlannedKernels = { pending: compile(), ready: null };
+    // Whoever runs hears of a failure; nobody may.
+    kernels.pending.catch(() => {});
     return kernels;
   }
 
@@ -186,27 +206,24 @@ function isOurs(operands: AttentionOperands): boolean {
   return listOf(operands).every((storage) => !storage || storage.isOwned);
 }
 
+/** By which bind groups are found again. */
+function keyOf(operands: AttentionOperands): string {
+  let key = "";
+  for (const storage of listOf(operands)) key += storage?.name ?? "-;";
+  return key;
+}
+
 /** The operands in one order. */
 function listOf(operands: AttentionOperands): readonly (GpuStorage | null | undefined)[] {
   const { q, k, v, kvScales, out, lse } = operands;
   return [q, k, v, kvScales, out, lse] as (GpuStorage | null | undefined)[];
 }
 
-/** Numbers of buffers, by which bind groups are found again. */
-const ids = new WeakMap<GPUBuffer, number>();
-let nextId = 0;
-
-function keyOf(operands: AttentionOperands): string {
-  let key = "";
-  for (const storage of listOf(operands)) {
-    if (!storage) {
-      key += "-;";
-      continue;
-    }
-    const { buffer, byteOffset, byteLength } = storage;
-    let id = ids.get(buffer);
-    if (id === undefined) ids.set(buffer, id = nextId++);
-    key += `${id},${byteOffset},${byteLength};`;
-  }
-  return key;
+/** The templates of a plan with their kernels and bind groups. */
+function dispatchesOf(
+  { templates }: Planned,
+  kernels: readonly Kernel[],
+  { groups }: Bound,
+): readonly BoundDispatch[] {
+  return templates.map(({ grid }, i) => ({ kernel: kernels[i], group: groups[i], grid }));
 }

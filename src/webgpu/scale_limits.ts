@@ -15,11 +15,13 @@ export function pagesOf(
 ): number {
   let pages = 1;
   if (pageTable !== null) {
-    for (let i = 0; i < pageTable.length; i++) pages = Math.max(pages, pageTable[i] + 1);
+    for (let i = 0; i < pageTable.length; i++) {
+      if (pageTable[i] >= pages) pages = pageTable[i] + 1;
+    }
     return pages;
   }
   for (let at = 3; at < requests.length; at += REQUEST_WORDS) {
-    pages = Math.max(pages, requests[at] + 1);
+    if (requests[at] >= pages) pages = requests[at] + 1;
   }
   return pages;
 }

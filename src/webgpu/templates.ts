@@ -49,15 +49,36 @@ export async function compileTemplates(
   return kernels;
 }
 
-/** A template with its operands; `noLse` stands for lse where the caller wants none. */
+/** Whether templates run the same kernels over the same memory, though with other grids maybe. */
+export function isBoundAlike(a: readonly Template[], b: readonly Template[]): boolean {
+  return a.length === b.length && a.every((template, i) => {
+    const { kernel, resources } = b[i];
+    return template.kernel.name === kernel.name &&
+      template.kernel.caller?.key === kernel.caller?.key &&
+      template.resources.every((resource, j) => isSameResource(resource, resources[j]));
+  });
+}
+
+function isSameResource(
+  a: GPUBufferBinding | OperandSlot,
+  b: GPUBufferBinding | OperandSlot,
+): boolean {
+  if ("operand" in a) {
+    return "operand" in b && a.operand === b.operand && a.window?.offset === b.window?.offset &&
+      a.window?.size === b.window?.size;
+  }
+  return !("operand" in b) && a.buffer === b.buffer && a.offset === b.offset && a.size === b.size;
+}
+
+/** A template with its kernel and operands; `noLse` stands for lse where the caller wants none. */
 export function bindTemplate(
-  { kernel, resources, grid }: Template,
-  kernels: ReadonlyMap<KernelRequest, Kernel>,
+  { resources, grid }: Template,
+  kernel: Kernel,
   operands: AttentionOperands,
   noLse: GPUBufferBinding,
 ): Dispatch {
   return {
-    kernel: kernels.get(kernel)!,
+    kernel,
     resources: resources.map((resource) => {
       if (!("operand" in resource)) return resource;
       const storage = operands[resource.operand] as GpuStorage | null | undefined;

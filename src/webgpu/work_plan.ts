@@ -36,13 +36,25 @@ export interface WorkPlan {
   readonly reasons: ReadonlyMap<KernelRequest, readonly [family: string, reason: string]>;
 }
 
-/** Plans work. Throws `LimitError`, or `ShaderError` where no exact way exists. */
-export function planWork({ levels, merged }: PlannedWork, capabilities: Capabilities): WorkPlan {
-  const plans = levels.map((problem): LevelPlan =>
-    isDecode(problem)
-      ? { family: "decode", problem, plan: planDecode(problem, capabilities) }
-      : { family: "prefill", problem, plan: planPrefill(problem, capabilities) }
-  );
+/**
+ * Plans work. Throws `LimitError`, or `ShaderError` where no exact way exists.
+ *
+ * @param before What was planned last for the same capabilities, of which the kernels may serve again.
+ */
+export function planWork(
+  { levels, merged }: PlannedWork,
+  capabilities: Capabilities,
+  before?: WorkPlan,
+): WorkPlan {
+  const plans = levels.map((problem, i): LevelPlan => {
+    if (!isDecode(problem)) {
+      return { family: "prefill", problem, plan: planPrefill(problem, capabilities) };
+    }
+    const known = before?.levels[i];
+    const last = known?.family === "decode" ? known : null;
+    const plan = planDecode(problem, capabilities, undefined, last);
+    return { family: "decode", problem, plan };
+  });
   const merges = levels.slice(1).map((problem, i) => {
     const isLast = i === levels.length - 2;
     return planMerge(

@@ -93,7 +93,9 @@ gpuTest("prefill is checked at both ends and timed", async () => {
     const result = (await benchGpu(QUIET, () => SMALL_PREFILL_PROBLEMS.map(prefillCase)))!;
     for (const line of result.lines) {
       assert.equal(line.family, "prefill");
-      assert.ok(line.error! > 0 && line.error! < 3e-3 && line.wall!.median > 0);
+      assert.ok(line.error! > 0 && line.error! < 3e-3);
+      // Pages are timed on the GPU alone.
+      assert.equal(line.wall === undefined, line.shape!.pageSize !== undefined);
     }
     assert.equal(result.lines.length, SMALL_PREFILL_PROBLEMS.length);
     await result.backend.readback.settled(); // a loop of calls reads ahead

@@ -24,7 +24,10 @@ const LENGTHS = [50, 0, 33];
 async function openBackend(bindingBytes?: number): Promise<WebGpuBackend> {
   const device = await openGpuDevice();
   const guard = new LossGuard(device);
-  const capabilities = await probeCapabilities(device, guard, null);
+  const capabilities = await probeCapabilities(device, guard, {
+    subgroups: null,
+    isSoftware: true,
+  });
   const limits = bindingBytes === undefined
     ? capabilities.limits
     : { ...capabilities.limits, maxStorageBufferBindingSize: bindingBytes };

@@ -6,6 +6,7 @@ import {
   BatchDecodeWithPagedKvCache,
   type Device,
   type DType,
+  MultiLevelCascadeAttention,
   PagedKvCache,
 } from "@kvasir/attention";
 import { onEachBackend } from "../support/device.ts";
@@ -201,3 +202,84 @@ onEachBackend("mixed formats: PagedKvCache keeps, forks and saves them", async (
     /keys in float8_e5m2.*float16, the cache's/s,
   );
 });
+
+onEachBackend("mixed formats: a cascade gives what flat pages give", async (device) => {
+  const kvDtype = { k: "float16", v: "float8_e4m3fn" } as const;
+  const heads = { numQoHeads: 4, numKvHeads: 2, headDim: 16, pageSize: 4 };
+  const sizes = { ...heads, qDtype: "float32", kvDtype } as const;
+  const random = (count: number, seed: number) =>
+    Float32Array.from({ length: count }, (_, i) => 2 * Math.sin(seed * (i + 1) ** 2));
+  using q = device.tensor(random(2 * 4 * 16, 1), [2, 4, 16], "float32");
+  using k = device.tensor(random(5 * 4 * 2 * 16, 2), [5, 4, 2, 16], kvDtype.k);
+  using v = device.tensor(random(5 * 4 * 2 * 16, 3), [5, 4, 2, 16], kvDtype.v);
+  using cascade = new MultiLevelCascadeAttention(device, { numLevels: 2, kvLayout: "NHD" });
+  cascade.plan({
+    ...sizes,
+    levels: [
+      {
+        qoIndptr: [0, 2],
+        pagedKvIndptr: [0, 2],
+        pagedKvIndices: [3, 1],
+        pagedKvLastPageLen: [4],
+      },
+      {
+        qoIndptr: [0, 1, 2],
+        pagedKvIndptr: [0, 1, 2],
+        pagedKvIndices: [0, 4],
+        pagedKvLastPageLen: [3, 4],
+      },
+    ],
+  });
+  using flat = new BatchDecodeWithPagedKvCache(device, { kvLayout: "NHD" });
+  flat.plan({
+    ...sizes,
+    indptr: [0, 3, 6],
+    indices: [3, 1, 0, 3, 1, 4],
+    lastPageLen: [3, 4],
+  });
+  using got = await cascade.run(q, [k, v]);
+  using expected = await flat.run(q, [k, v]);
+  const [x, y] = [await got.read(), await expected.read()];
+  x.forEach((value, i) => assert.ok(Math.abs(value - y[i]) < 4e-6, `${i}: ${value}, ${y[i]}`));
+});
+
+onEachBackend(
+  "mixed formats: dtypes that are none, and caches of others, are refused",
+  async (device) => {
+    const sizes = { numKvHeads: 2, headDim: 8, pageSize: 4 };
+    const batch = { numQoHeads: 2, indptr: [0, 1], indices: [0], lastPageLen: [2] };
+    using decode = new BatchDecodeWithPagedKvCache(device);
+    const plan = (kvDtype: unknown) =>
+      decode.plan({ ...sizes, ...batch, qDtype: "float32", kvDtype: kvDtype as DType });
+    const create = (dtype: unknown) =>
+      PagedKvCache.create(device, { ...sizes, numPages: 2, dtype: dtype as DType });
+    const bad: [value: unknown, member: string][] = [
+      [{}, ""],
+      [[], ""],
+      [{ k: "float16" }, ".v"],
+      [{ v: "float16" }, ".k"],
+      [{ k: "float16", v: "int8" }, ".v"],
+      [{ k: null, v: "float16" }, ".k"],
+      [{ k: "float16", v: "float16", q: "float16" }, ".q"],
+    ];
+    for (const [value, member] of bad) {
+      for (const [name, work] of [["kvDtype", plan], ["dtype", create]] as const) {
+        const refused = {
+          name: "OptionError",
+          message: new RegExp(`options.${name}${member}: got`),
+        };
+        assert.throws(() => work(value), refused, `${name} ${JSON.stringify(value)}`);
+      }
+    }
+    plan({ k: "float8_e5m2", v: "float8_e4m3fn" });
+    using q = device.empty([1, 2, 8], "float32");
+    using k = device.empty([1, 4, 2, 8], "float8_e5m2");
+    using v = device.empty([1, 4, 2, 8], "float8_e4m3fn");
+    using joined = device.empty([1, 2, 4, 2, 8], "float8_e5m2");
+    for (const cache of [joined, [v, k], [k, k]] as const) {
+      await assert.rejects(() => decode.run(q, cache), /PlanError|OptionError/);
+    }
+    using out = await decode.run(q, [k, v]);
+    assert.deepEqual(new Set(await out.read()), new Set([0]));
+  },
+);

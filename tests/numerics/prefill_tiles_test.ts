@@ -5,6 +5,7 @@
 
 import assert from "node:assert/strict";
 import type { Device } from "@kvasir/attention";
+import type { AttentionProblem } from "../../src/attention_problem.ts";
 import type { KvasirDevice } from "../../src/device.ts";
 import { singlePrefill } from "../../src/prefill_problem.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
@@ -27,16 +28,23 @@ const SPEC: PrefillSpec = {
   outDtype: "float32",
 };
 
-async function runTiles(device: Device, spec: PrefillSpec, tuning: Partial<PrefillTuning>) {
+/** @param pageSize Where given, the cache is looked at as pages, which follow each other. */
+async function runTiles(
+  device: Device,
+  spec: PrefillSpec,
+  tuning: Partial<PrefillTuning>,
+  pageSize?: number,
+) {
   const inputs = makePrefill(spec);
   const { problem: p } = inputs;
   const engine = (device as KvasirDevice).engine as WebGpuBackend;
-  const { problem } = singlePrefill(
+  const { problem: whole } = singlePrefill(
     { shape: [p.numQueries!, p.numQoHeads, p.headDim], dtype: inputs.q.dtype },
     { shape: [p.maxKvLen, p.numKvHeads, p.headDim], dtype: inputs.k.dtype },
     { shape: [p.maxKvLen, p.numKvHeads, p.headDim], dtype: inputs.v.dtype },
     { causal: p.causal, outDtype: inputs.outDtype, windowLeft: p.windowLeft },
   );
+  const problem = pageSize === undefined ? whole : inPages(whole, pageSize, p.maxKvLen);
   const stored = ([q, bytes]: [string, Uint8Array]) => {
     const storage = engine.allocate(bytes.length, q);
     engine.write(storage, 0, bytes);
@@ -64,12 +72,24 @@ async function runTiles(device: Device, spec: PrefillSpec, tuning: Partial<Prefi
   return plan;
 }
 
+function inPages(problem: AttentionProblem, pageSize: number, kvLen: number): AttentionProblem {
+  const strides = (of: AttentionProblem["kStrides"]) => ({ ...of, page: pageSize * of.token });
+  return {
+    ...problem,
+    pageSize,
+    pageTable: Uint32Array.from({ length: kvLen / pageSize }, (_, page) => page),
+    kStrides: strides(problem.kStrides),
+    vStrides: strides(problem.vStrides),
+  };
+}
+
 async function checkTiles(device: Device, tunings: readonly Partial<PrefillTuning>[]) {
   for (const tuning of tunings) {
     const plan = await runTiles(device, SPEC, tuning);
     assert.equal(plan.shape.constants.ROW_LANES, tuning.rowLanes);
     // Few queries and many keys are split.
     await runTiles(device, { ...SPEC, windowLeft: 40, qoLen: 9, kvLen: 1000 }, tuning);
+    await runTiles(device, SPEC, tuning, 5);
   }
 }
 

@@ -80,6 +80,47 @@ Deno.test("planDecode() gives one name to one kernel only", () => {
   assert.ok(byName.size > 500, `${byName.size} kernels`);
 });
 
+Deno.test("planDecode() plans the same whatever it planned before, and keeps a kernel", () => {
+  const device = capabilities(32);
+  const sizes: readonly Sizes[] = [
+    {},
+    { batch: 3, keys: 7 },
+    { batch: 2, keys: 20000 }, // split
+    { batch: 2, keys: 20000, seqLens: [20, 30] },
+    { batch: 4, keys: 50000, heads: [8, 2] },
+    { batch: 4, keys: 50000, heads: [8, 2], seqLens: [9, 9, 9, 9] }, // of other tuning
+    { headDim: 64 },
+    { heads: [6, 6] },
+    { kvDtype: "float8_e4m3fn" },
+    { kvLayout: "HND" },
+  ];
+  // Plans of the same options have the same arrays.
+  const scales = new Float32Array(8).fill(0.1);
+  const problems = sizes.flatMap((size) =>
+    VARIANTS.filter(({ pageTable }) => !pageTable || !size.batch).map((variant) => ({
+      ...problemOf(size),
+      ...variant,
+      logitScales: scales,
+      outScales: scales,
+    }))
+  );
+  const planned = problems.map((problem) => ({ problem, plan: planDecode(problem, device) }));
+  for (const before of planned) {
+    for (const { problem, plan } of planned) {
+      const { kernel, shape, split, dispatches } = planDecode(problem, device, {}, before);
+      assert.deepEqual({ kernel, shape }, { kernel: plan.kernel, shape: plan.shape });
+      assert.equal(split?.states, plan.split?.states);
+      assert.equal(dispatches[0].stretches.length, plan.dispatches[0].stretches.length);
+    }
+  }
+  const problem = problemOf({ batch: 2, keys: 9, seqLens: [5, 9] });
+  const before = { problem, plan: planDecode(problem, device) };
+  const longer = { ...problem, requests: problem.requests.map((word, i) => i === 2 ? 6 : word) };
+  const kept = planDecode(longer, device, undefined, before);
+  assert.equal(kept.kernel, before.plan.kernel);
+  assert.deepEqual(kept.dispatches[0].stretches.map(({ end }) => end), [9, 6]);
+});
+
 Deno.test("every variant of the kernel links, with nothing left to unroll", async () => {
   for (const headDim of [8, 40, 128]) {
     for (const kvDtype of KV_DTYPES) {

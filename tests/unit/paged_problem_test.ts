@@ -56,6 +56,50 @@ Deno.test("pagedDecode() gives each request its row, its tokens and its pages", 
   assert.equal(none.lastPage, -1);
 });
 
+Deno.test("pagedDecode() makes the same plan whatever the plan before", async () => {
+  const sinks = [1, 2, 3, 4, 5, 6];
+  const plans: readonly PagedDecodePlan[] = [
+    DECODE,
+    { ...DECODE, indptr: [0, 1], indices: [3], lastPageLen: [2] },
+    ...["numQoHeads", "numKvHeads", "headDim", "pageSize"].map((name) => ({
+      ...DECODE,
+      [name]: 2 * SIZES[name as "headDim"],
+    })),
+    { ...DECODE, qDtype: "float16" },
+    { ...DECODE, kvDtype: "float32" },
+    { ...DECODE, kvDtype: { k: "float32", v: "float16" } },
+    { ...DECODE, kvDtype: { k: "float32", v: "bfloat16" } },
+    { ...DECODE, kvScales: "token" },
+    { ...DECODE, outDtype: "bfloat16" },
+    { ...DECODE, smScale: 2 },
+    { ...DECODE, posEncodingMode: "ROPE_LLAMA" },
+    { ...DECODE, kScale: [1, 2, 3] },
+    { ...DECODE, kScale: Float32Array.of(1, 2, 4) },
+    { ...DECODE, sinks },
+  ];
+  for (const last of plans) {
+    for (const next of plans) {
+      const before = pagedDecode(last, "NHD");
+      // The list is the caller's, who may write to it.
+      sinks[2]++;
+      assert.deepEqual(pagedDecode(next, "NHD", before), pagedDecode(next, "NHD"));
+    }
+  }
+  const before = pagedDecode(DECODE, "NHD");
+  const next = pagedDecode({ ...DECODE, indices: [2, 3, 1] }, "NHD", before);
+  assert.equal(next.problem.logitScales, before.problem.logitScales, "not checked again");
+  const listed = pagedDecode({ ...DECODE, sinks }, "NHD");
+  sinks[2]++;
+  const other = pagedDecode({ ...DECODE, sinks: [...sinks] }, "NHD", listed);
+  assert.deepEqual([...other.problem.sinks!], sinks, "a copy of the list is kept");
+  const bad = { ...DECODE, indices: [1, 4, -1] };
+  const page = () => pagedDecode(bad, "NHD", before);
+  await assertFails("a page", page, "OptionError", "options.indices[2]");
+  const unknown = { ...DECODE, scale: 1 };
+  const name = () => pagedDecode(unknown as PagedDecodePlan, "NHD", before);
+  await assertFails("a name", name, "OptionError", "options.scale");
+});
+
 Deno.test("pagedPrefill() gives each request its rows, its tokens and its pages", () => {
   const plan = pagedPrefill({ ...PREFILL, headDimV: 16 }, "HND");
   assert.deepEqual(requestsOf(plan), [[0, 4, 7, 0], [4, 1, 0, 2], [5, 4, 4, 2]]);

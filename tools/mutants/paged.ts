@@ -1,5 +1,5 @@
 /**
- * What can be broken in paged attention, in what planned calls keep, in cascades and in the paged cache.
+ * What can be broken in paged attention, in cascades and in the paged cache.
  *
  * @module
  */
@@ -14,15 +14,14 @@ const FLIGHT = ["tests/numerics/paged_kv_cache_flight_test.ts"];
 const REFUSED = ["tests/validation/paged_test.ts"];
 const RUNS = ["tests/validation/paged_run_test.ts"];
 const PROBLEM = ["tests/unit/paged_problem_test.ts"];
-const PREPARED = "src/webgpu/prepared.ts";
 
 /** Mutants of all that has pages, but for the page table. */
 export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: decode reads k for v",
     "src/webgpu/decode_tables.ts",
-    'elementBytes - ((name === "k" ? k : v).offset ?? 0);',
-    "elementBytes;",
+    "bytesPerElement(problem.vDtype) - (v.offset ?? 0);",
+    "bytesPerElement(problem.vDtype);",
     PAGED,
     "/decode: pages of 16, one tensor.*webgpu/",
   ),
@@ -37,7 +36,7 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: WASM reads k for v",
     "src/cpu/descriptor.ts",
-    "offset * bytesPerElement(problem.kvDtype)",
+    "offset * bytesPerElement(problem.vDtype)",
     "0 * offset",
     PAGED,
     "/pages of 16, one tensor.*wasm/",
@@ -61,24 +60,24 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: stretches have each other's rows",
     "src/webgpu/decode_tables.ts",
-    "words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * i * ENTRY_WORDS);",
-    "words.set([qRow, outRow, first, end, firstPage, kvLen], 2 * (stretches.length - 1 - i) * ENTRY_WORDS);\n    words[2 * i * ENTRY_WORDS + 1] = stretches[i].outRow;",
+    "words[to + 1] = outRow;",
+    "words[to + 1] = stretches[stretches.length - 1 - i].outRow;",
     PAGED,
     "/decode: pages of 3, a pair.*webgpu/",
   ),
   mutant(
     "paged: a request is a token shorter",
     "src/page_indices.ts",
-    "(pages - 1) * pageSize + len",
-    "(pages - 1) * pageSize + len - 1",
+    "(pages - 1) * pageSize + lastPageLens[request]",
+    "(pages - 1) * pageSize + lastPageLens[request] - 1",
     PAGED,
     "/decode: pages of 3, a pair.*wasm/",
   ),
   mutant(
     "paged: requests begin at each other's pages",
     "src/paged_problem.ts",
-    "table.lengths[i], table.indptr[i]]",
-    "table.lengths[i], table.indptr[0]]",
+    "requests[to + 3] = table.indptr[i];",
+    "requests[to + 3] = table.indptr[0];",
     PAGED,
     "/decode: pages of 3, a pair.*wasm/",
   ),
@@ -159,7 +158,7 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
   mutant(
     "paged: results may lie over the cache",
     "src/planned_attention.ts",
-    "(buffer !== null && buffer === other.buffer)",
+    "(buffer !== null && buffer === storages[other].buffer)",
     "false",
     RUNS,
     "/that holds an operand/",
@@ -171,118 +170,6 @@ export const PAGED_ATTENTION: readonly Mutant[] = [
     "",
     RUNS,
     "/refuses destroyed.*wasm/",
-  ),
-  mutant(
-    "planned: an update does not hear of a lost device",
-    PREPARED,
-    "  update(problem: AttentionProblem): void {\n    this.#context.guard.check();",
-    "  update(problem: AttentionProblem): void {",
-    RUNS,
-    "/that is lost/",
-  ),
-  mutant(
-    "planned: memory is written before all is checked",
-    PREPARED,
-    "    const plans = planWork(work, context.capabilities);\n    const memory = this.#freeMemory();\n    memory.begin();",
-    '    const memory = this.#freeMemory();\n    memory.begin();\n    memory.words("storage", "early", new Uint32Array(64));\n    const plans = planWork(work, context.capabilities);',
-    RUNS,
-    "/too large for the device.*webgpu/",
-  ),
-  mutant(
-    "planned: the lse of states has too little room",
-    "src/webgpu/decode.ts",
-    'memory.scratch("partial lse", states * 4)',
-    'memory.scratch("partial lse", states)',
-    PAGED,
-    "/decode: long requests, split.*webgpu/",
-  ),
-  mutant(
-    "planned: turns go when a longer request needs more",
-    "src/webgpu/rope_tables.ts",
-    "if (known) this.#outgrown.push(known.buffer);",
-    "known?.buffer.destroy();",
-    PLANNED,
-    "/longer request elsewhere.*webgpu/",
-  ),
-  mutant(
-    "planned: a pair is read as one tensor",
-    "src/paged_attention.ts",
-    "if (cache.vOffset !== this.#cache!.vOffset)",
-    "if (cache.vOffset === undefined)",
-    PLANNED,
-    "/a pair, by turns.*webgpu/",
-  ),
-  mutant(
-    "planned: new lengths are not written",
-    PREPARED,
-    "this.#context.device.queue.writeBuffer(buffer, 0, tableWords(problem, stretches));",
-    "void [buffer, stretches];",
-    PLANNED,
-    "/growing lengths.*webgpu/",
-  ),
-  mutant(
-    "planned: stretches end where they did",
-    "src/webgpu/decode_tables.ts",
-    "return length === old ? stretch : { ...stretch, end: length };",
-    "return stretch;",
-    PLANNED,
-    "/growing lengths.*webgpu/",
-  ),
-  mutant(
-    "planned: bind groups of other operands",
-    PREPARED,
-    "key += `${id},${byteOffset},${byteLength};`;",
-    "key += `${byteOffset},${byteLength};`;",
-    PLANNED,
-    "/other tensors.*webgpu/",
-  ),
-  mutant(
-    "planned: a new plan overwrites what a run reads",
-    PREPARED,
-    "return memory && !this.#isUsed(memory) ? memory",
-    "return memory ? memory",
-    PLANNED,
-    "/has the plan of its call.*webgpu/",
-  ),
-  mutant(
-    "planned: new lengths overwrite what a run reads",
-    PREPARED,
-    "const moved = !this.#isUsed(planned.memory) && planned.decode",
-    "const moved = planned.decode",
-    PLANNED,
-    "/has the plan of its call.*webgpu/",
-  ),
-  mutant(
-    "planned: a failed submission proves that all is well",
-    PREPARED,
-    "if (known?.isProven && ",
-    "if (known && ",
-    PLANNED,
-    "/its owner destroys.*webgpu/",
-  ),
-  mutant(
-    "planned: buffers of the caller's are taken for ours",
-    PREPARED,
-    " && isOurs(operands)",
-    "",
-    PLANNED,
-    "/its owner destroys.*webgpu/",
-  ),
-  mutant(
-    "planned: the caller's encoder is left empty",
-    PREPARED,
-    "recordPass(context.device, encoder, bind().dispatches, {});",
-    "bind();",
-    PLANNED,
-    "/recorded in an encoder.*webgpu/",
-  ),
-  mutant(
-    "planned: buffers are made anew",
-    "src/webgpu/memory.ts",
-    "known.usage === usage && known.size >= byteLength",
-    "known.usage === usage && known.size < 0",
-    PLANNED,
-    "/no more memory.*webgpu/",
   ),
   mutant(
     "cascade: shared levels are causal",
