@@ -109,7 +109,8 @@ fn main(
   for (var t = 0u; t < TEAMS; t++) {
     merged += team_sum[first_team + t] * exp2(team_max[first_team + t] - merged_max);
   }
-  let has_state = merged_max > LOWEST || merged != 0.0; // NaN counts
+  // NaN counts, whose bits tell it from 0: drivers take `!=` of it for false.
+  let has_state = merged_max > LOWEST || bitcast<u32>(merged) != 0u;
   var level = merged_max;
   var has_sum = has_state;
   var lowered = 1.0;

@@ -157,6 +157,15 @@ onEachBackend("merging runs again to the same bits, and scales with v exactly", 
   assertSameBits(lse, first.lse, "lse");
 });
 
+onEachBackend("NaN in the only state that is not empty is not taken for none", async (device) => {
+  const c = drawStates({ ...PAIR, states: 3, dtype: "float32" });
+  // Of each row and head, one state of three.
+  c.s.forEach((_, i) => c.s[i] = Math.floor(i / 3) % 3 === 1 ? NaN : -Infinity);
+  const { out, lse } = await runMergeStates(device, c);
+  assert.ok(out.every(Number.isNaN), "out");
+  assert.ok(lse.every(Number.isNaN), "lse");
+});
+
 onEachBackend("NaN in a state stays in its row and head", async (device) => {
   for (const dtype of DTYPES) {
     const clean = drawStates({ ...PAIR, states: 3, dtype });
