@@ -109,8 +109,8 @@ fn main(
   for (var t = 0u; t < TEAMS; t++) {
     merged += team_sum[first_team + t] * exp2(team_max[first_team + t] - merged_max);
   }
-  // The largest state has a weight of 1. Bits, since NaN counts too, and naga compares it as equal.
-  let has_state = bitcast<u32>(merged) != 0u;
+  // NaN counts, whose bits tell it from 0: drivers take `!=` of it for false.
+  let has_state = merged_max > LOWEST || bitcast<u32>(merged) != 0u;
   var level = merged_max;
   var has_sum = has_state;
   var lowered = 1.0;

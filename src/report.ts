@@ -6,7 +6,7 @@
 
 /** One choice that the library made for this device. */
 export interface KernelChoice {
-  /** What was chosen for: a kernel family such as `"decode"`, or `"fp8 decoding"`. */
+  /** What was chosen for: a family such as `"decode"`, or `"decoding of float8_e4m3fn"`. */
   readonly family: string;
   /** The variant, such as `"subgroups"`, or a whole kernel's name. */
   readonly variant: string;

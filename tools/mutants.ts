@@ -6,7 +6,7 @@
 // 20 minutes on 2 cores, so it is no part of `deno task ok`.
 
 import { APPEND_AND_QUANTIZE } from "./mutants/append.ts";
-import { FP8_CODES } from "./mutants/fp8.ts";
+import { FP8 } from "./mutants/fp8.ts";
 import { type Mutant, mutant } from "./mutants/mutant.ts";
 import { PAGED_ATTENTION } from "./mutants/paged.ts";
 import { PAGES } from "./mutants/pages.ts";
@@ -625,7 +625,7 @@ const mutants = [
   ...PAGES,
   ...PAGED_ATTENTION,
   ...TOKEN_SCALES,
-  ...FP8_CODES,
+  ...FP8,
   ...PLANNED_CALLS,
 ].filter(({ name }) => name.includes(wanted));
 const root = new URL("..", import.meta.url).pathname;

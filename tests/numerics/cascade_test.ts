@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import { MultiLevelCascadeAttention } from "@kvasir/attention";
+import { assertSameBits } from "../support/bits.ts";
 import { runCascade, type SharedPrefix, shareKeys } from "../support/cascade.ts";
 import { onEachBackend } from "../support/device.ts";
+import { cacheRow } from "../support/oracle.ts";
 import {
   checkPrefill,
   describePrefill,
@@ -51,6 +53,37 @@ for (const [i, [spec, pageSize, shared, isJoined]] of CASES.entries()) {
     );
   });
 }
+
+onEachBackend("cascade: NaN codes that a group shares reach the group alone", async (device) => {
+  // Requests 0 and 1, 2, and 3 and 4 share tokens 33 to 52; request 4 has no more.
+  const spec = { ...SPEC, seqLens: [90, 71, 66, 80, 53], kvDtype: "float8_e4m3fn" } as const;
+  const run = runCascade(7, TWO);
+  const answer = (poisoned?: "k" | "v") => {
+    const inputs = makePrefill(spec);
+    if (poisoned) inputs[poisoned].bytes[cacheRow(inputs.problem, 3, 40, 1) + 5] = 0xff;
+    shareKeys(inputs, TWO);
+    return run(device, inputs);
+  };
+  const clean = await answer();
+  for (const poisoned of ["k", "v"] as const) {
+    const { out, lse } = await answer(poisoned);
+    for (let row = 0; row < lse.length; row++) {
+      const [request, query, head] = [Math.floor(row / 24), Math.floor(row / 6) % 4, row % 6];
+      if (request >= 3 && query < SPEC.qoLens[request] && head >= 3) {
+        const label = `${poisoned}: request ${request}, head ${head}`;
+        for (let d = 0; d < 16; d++) {
+          const isHit = poisoned === "k" || d === 5;
+          assert.equal(Number.isNaN(out[row * 16 + d]), isHit, `${label}, ${d}`);
+          if (isHit) out[row * 16 + d] = clean.out[row * 16 + d];
+        }
+        assert.equal(Number.isNaN(lse[row]), poisoned === "k", label);
+        lse[row] = clean.lse[row];
+      }
+    }
+    assertSameBits(out, clean.out, `${poisoned}: out`);
+    assertSameBits(lse, clean.lse, `${poisoned}: lse`);
+  }
+});
 
 const LEVEL = {
   qoIndptr: [0, 2],

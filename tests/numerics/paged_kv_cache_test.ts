@@ -202,6 +202,12 @@ onEachBackend("an FP8 cache takes half of what a float16 cache takes", async (de
     return memory.bytes;
   };
   assert.equal(2 * bytes("float8_e4m3fn"), bytes("float16"));
+  const tensorBytes = (dtype: DType) => {
+    using _ = device.empty([5, 2, 4, 3, 24], dtype);
+    return device.report.memory.bytes;
+  };
+  assert.equal(tensorBytes("float8_e4m3fn"), 5 * 2 * 4 * 3 * 24);
+  assert.equal(tensorBytes("float16"), 2 * 5 * 2 * 4 * 3 * 24);
   await Promise.resolve();
 });
 

@@ -55,8 +55,8 @@ onEachBackend("tensor() rounds JavaScript numbers once", async (device) => {
 onEachBackend("tensor() saturates FP8 and lets halves overflow", async (device) => {
   const expected = { float16: Infinity, float8_e4m3fn: 448, float8_e5m2: 57344 };
   for (const [dtype, largest] of Object.entries(expected)) {
-    using tensor = device.tensor([1e6, -1e6, Infinity, -Infinity], [4], dtype as DType);
-    assert.deepEqual([...await tensor.read()], [largest, -largest, largest, -largest]);
+    using tensor = device.tensor([1e6, -1e6], [2], dtype as DType);
+    assert.deepEqual([...await tensor.read()], [largest, -largest]);
   }
 });
 

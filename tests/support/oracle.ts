@@ -148,7 +148,7 @@ function qoLenOf(c: AttentionCase, request: number): number {
 }
 
 /** Whether a query sees a key that its request has. */
-export function sees(c: AttentionCase, request: number, query: number, key: number): boolean {
+function sees(c: AttentionCase, request: number, query: number, key: number): boolean {
   const { causal, mask, windowLeft = -1 } = c;
   const position = positionOf(c, request, query);
   if (windowLeft >= 0 && key < position - windowLeft) return false;
