@@ -336,13 +336,11 @@ fn main(
     let head = head_at(qo_head(kv_head, first_head + h));
     var weight = exp2(team_reference[(team * PARTS + part) * HEADS + h] - merged_reference);
     var level = merged_reference; // merged is relative to it
-    var has_sum = has_keys;
     @if(sinks) {
       level = select(head.sink, max(merged_reference, head.sink), has_keys);
       let lowered = exp2(merged_reference - level);
       merged = select(0.0, merged * lowered, has_keys) + exp2(head.sink - level);
       weight *= lowered;
-      has_sum = true;
     }
     @if(k_nan_marks) {
       // Any NaN among the keys is in every logit's sum.
@@ -350,12 +348,13 @@ fn main(
         merged = bitcast<f32>(params.nan_bits);
       }
     }
-    // No key at all: out is 0 and lse is minus infinity.
-    let scale = select(0.0, weight * (head.out_scale * v_format::UNIT / merged), has_keys);
+    // No key at all, or none of a logit above minus infinity: out is 0 and lse is minus infinity.
+    let has_weight = bitcast<u32>(merged) != 0u; // NaN counts
+    let scale = select(0.0, weight * (head.out_scale * v_format::UNIT / merged), has_weight);
     if (is_head && team == 0u && lane == 0u && params.write_lse != 0u) {
       let bits = bitcast<u32>((level + log2(merged)) * params.lse_scale);
       lse[work.out_row * params.num_qo_heads + qo_head(kv_head, first_head + h)] =
-        select(MINUS_INFINITY_BITS, bits, has_sum);
+        select(MINUS_INFINITY_BITS, bits, has_weight);
     }
     @unroll for (var base = 0u; base < LANE_QUADS; base += MERGE_QUADS) {
       @unroll for (var i = 0u; i < MERGE_QUADS; i++) {
