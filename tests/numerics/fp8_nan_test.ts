@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { appendPagedKvCache, type Device } from "@kvasir/attention";
 import { assertSameBits } from "../support/bits.ts";
 import { type Call, CALLS, inputsOf } from "../support/calls.ts";
+import { runDecode } from "../support/decode.ts";
 import { onEachBackend } from "../support/device.ts";
 import { cacheRow } from "../support/oracle.ts";
 import {
@@ -236,6 +237,39 @@ onEachBackend(
     }
   },
 );
+
+onEachBackend("a last key whose logits are all -infinity is as if it were none", async (device) => {
+  for (const qoLen of [1, 3]) {
+    const answer = (lengths: readonly [number, number], hasLow: boolean) => {
+      const spec = {
+        batch: 2,
+        qoLen,
+        kvLen: 40,
+        seqLens: lengths,
+        heads: [6, 2],
+        headDim: 16,
+        kvDtype: "float8_e5m2",
+      } as const;
+      const values = drawPrefill(spec);
+      values.q.fill(0.25);
+      const inputs = makePrefill(spec, values);
+      for (const [request, length] of hasLow ? lengths.entries() : []) {
+        for (const head of [0, 1]) {
+          inputs.k.bytes[cacheRow(inputs.problem, request, length - 1, head) + 3] = 0xfc;
+        }
+      }
+      return qoLen === 1 ? runDecode(device, inputs) : runPrefill(device, inputs);
+    };
+    const [low, without] = [await answer([40, 1], true), await answer([39, 0], false)];
+    for (const part of ["out", "lse"] as const) {
+      low[part].forEach((x, i) => {
+        const y = without[part][i];
+        assert.ok(x === y || Math.abs(x - y) < 1e-5, `${part} ${i}: ${x}, without the key ${y}`);
+      });
+    }
+    assert.equal(low.lse.at(-1), -Infinity);
+  }
+});
 
 onEachBackend(
   "tensors and appends saturate infinity and what is too large, and keep NaN",
