@@ -1,0 +1,240 @@
+/**
+ * What can be broken in planning, checks and the calls that all attention shares.
+ *
+ * @module
+ */
+
+import { type Mutant, mutant } from "./mutant.ts";
+
+const OPTIONS = ["tests/numerics/decode_options_test.ts"];
+const POSITIONS = ["tests/numerics/decode_positions_test.ts"];
+const MERGE = ["tests/numerics/merge_test.ts"];
+const PREFILL = ["tests/numerics/prefill_options_test.ts"];
+const MASKS = ["tests/unit/attention_mask_test.ts"];
+
+/** Mutants of planning. */
+export const PLANNING: readonly Mutant[] = [
+  mutant(
+    "outputs are multiplied with their scale",
+    "src/attention_options.ts",
+    "v[Math.floor(head / group)] / outScale",
+    "v[Math.floor(head / group)] * outScale",
+    OPTIONS,
+    "/many options.*wasm/",
+  ),
+  mutant(
+    "stretches overlap",
+    "src/webgpu/decode_schedule.ts",
+    "end: Math.min(end, from + length)",
+    "end: Math.min(end, from + length + 1)",
+    ["tests/unit/decode_schedule_test.ts"],
+  ),
+  mutant(
+    "stretches come as they are",
+    "src/webgpu/decode_schedule.ts",
+    "for (let i = keys.length - 1; i >= 0; i--) sorted",
+    "for (let i = 0; i < keys.length; i++) sorted",
+    ["tests/unit/decode_schedule_test.ts"],
+  ),
+  mutant(
+    "a merge costs nothing",
+    "src/webgpu/decode_schedule.ts",
+    "const MERGE_COST = 100;",
+    "const MERGE_COST = -1000;",
+    ["tests/unit/decode_schedule_test.ts"],
+  ),
+  mutant(
+    "the device is never filled twice",
+    "src/webgpu/decode_schedule.ts",
+    "const MOST_ROUNDS = 6;",
+    "const MOST_ROUNDS = 0;",
+    ["tests/unit/decode_schedule_test.ts"],
+  ),
+  mutant(
+    "the window is a key too short",
+    "src/webgpu/decode_stretches.ts",
+    "end - 1 - windowLeft",
+    "end - windowLeft",
+    ["tests/unit/decode_plan_test.ts"],
+  ),
+  mutant(
+    "states of requests are mixed",
+    "src/webgpu/decode_stretches.ts",
+    "next[request] = isSplit ? first :",
+    "next[request] = isSplit ? request :",
+    ["tests/unit/decode_plan_test.ts"],
+  ),
+  mutant(
+    "windows are not aligned",
+    "src/webgpu/decode_windows.ts",
+    "Math.floor(first / alignment) * alignment",
+    "first",
+    ["tests/unit/decode_windows_test.ts"],
+  ),
+  mutant(
+    "windows overlap",
+    "src/webgpu/decode_windows.ts",
+    "Math.min(end, from + step)",
+    "Math.min(end, from + step + 1)",
+    ["tests/unit/decode_windows_test.ts"],
+  ),
+  mutant(
+    "teams are wider than subgroups",
+    "src/webgpu/decode_shape.ts",
+    "subgroups?.min ?? 16",
+    "subgroups?.max ? 64 : 16",
+    ["tests/unit/decode_shape_test.ts"],
+  ),
+  mutant(
+    "a lane's share of the values",
+    "src/webgpu/decode_shape.ts",
+    "ROW_STRIDE: copies * Math.max(1, heads / own)",
+    "ROW_STRIDE: copies",
+    ["tests/unit/decode_shape_test.ts"],
+  ),
+  mutant(
+    "heads are read once a head",
+    "src/webgpu/decode_tuning.ts",
+    "export const MAX_BLOCK_HEADS = 8;",
+    "export const MAX_BLOCK_HEADS = 4;",
+    ["tests/unit/decode_shape_test.ts"],
+  ),
+  mutant(
+    "sinks stay natural",
+    "src/webgpu/decode_tables.ts",
+    "sinks[head] * LOG2_E",
+    "sinks[head]",
+    OPTIONS,
+    "/sinks near.*webgpu/",
+  ),
+  mutant(
+    "slopes stay natural",
+    "src/webgpu/decode_tables.ts",
+    "alibiSlopes[head] * unit",
+    "alibiSlopes[head]",
+    POSITIONS,
+    "/ALiBi.*webgpu/",
+  ),
+  mutant(
+    "turns of neighbouring dims are swapped",
+    "src/webgpu/rope_table.ts",
+    "turns[at + QUAD] = Math.sin",
+    "turns[at + QUAD] = -Math.sin",
+    ["tests/unit/rope_table_test.ts"],
+  ),
+  mutant(
+    "a merge of too few workgroups",
+    "src/webgpu/merge_plan.ts",
+    "Math.ceil(numWork / pairs)",
+    "Math.floor(numWork / pairs)",
+    MERGE,
+    "/any number.*webgpu/",
+  ),
+  mutant(
+    "the last slopes",
+    "src/alibi.ts",
+    "-4 * (2 * (head - n) + 1) / n",
+    "-4 * (2 * (head - n)) / n",
+    POSITIONS,
+    "/ALiBi.*webgpu/",
+  ),
+  mutant(
+    "v's scale by the query head",
+    "src/attention_options.ts",
+    "checkOutScale(v[Math.floor(head / group)] / outScale)",
+    "checkOutScale(v[head % numKvHeads] / outScale)",
+    OPTIONS,
+    "/scales of each.*webgpu/",
+  ),
+  mutant(
+    "rows of a mask as long as the keys in use",
+    "src/attention_mask.ts",
+    "row * request.columns",
+    "row * request.kvLen",
+    MASKS,
+  ),
+  mutant(
+    "a mask's bits keep their shift",
+    "src/attention_mask.ts",
+    "shift === 0 ? low : low >>> shift | bytes[byte + 4] << (32 - shift)",
+    "low >>> shift",
+    MASKS,
+  ),
+  mutant(
+    "bits behind a row's last key",
+    "src/attention_mask.ts",
+    " & (0xffffffff >>> (32 - inUse))",
+    "",
+    MASKS,
+  ),
+  mutant(
+    "masks that follow on each other's bits",
+    "src/attention_mask.ts",
+    "return Math.ceil(rows * columns / 8);",
+    "return rows * columns / 8;",
+    MASKS,
+  ),
+  mutant(
+    "a mask beside causal",
+    "src/attention_mask.ts",
+    "return { causal: false, mask:",
+    "return { causal, mask:",
+    MASKS,
+  ),
+  mutant(
+    "requests of q as long as their queries",
+    "src/prefill_problem.ts",
+    "[i * rows, qoLen, kvLens[i], i]",
+    "[i * qoLen, qoLen, kvLens[i], i]",
+    PREFILL,
+    "/causal or not.*wasm/",
+  ),
+  mutant(
+    "v with k's strides",
+    "src/prefill_problem.ts",
+    "vStrides: cacheStrides(layout, { ...cache, headDim: headDimV })",
+    "vStrides: cacheStrides(layout, cache)",
+    ["tests/numerics/prefill_grid_test.ts"],
+    "/head dims.*wasm/",
+  ),
+  mutant(
+    "lse's padding stays 0",
+    "src/attend.ts",
+    "fill(-Infinity)",
+    "fill(0)",
+    PREFILL,
+    "/causal or not.*wasm/",
+  ),
+  mutant(
+    "ragged requests begin at their numbers",
+    "src/ragged_problem.ts",
+    "Uint32Array.from(kvIndptr.slice(0, -1))",
+    "Uint32Array.from(kvLens.keys())",
+    ["tests/numerics/prefill_ragged_test.ts"],
+    "/both layouts.*wasm/",
+  ),
+  mutant(
+    "ragged heads as far apart as padded ones",
+    "src/ragged_problem.ts",
+    "tokens * headDim };",
+    "numKvHeads * headDim };",
+    ["tests/numerics/prefill_ragged_test.ts"],
+    "/both layouts.*wasm/",
+  ),
+  mutant(
+    "a plan that fails is in force",
+    "src/ragged_prefill.ts",
+    "const checked = raggedPrefill(plan, this.#layout);",
+    "this.#plan = null;\n    const checked = raggedPrefill(plan, this.#layout);",
+    ["tests/numerics/prefill_ragged_test.ts"],
+    "/plans are copies.*wasm/",
+  ),
+  mutant(
+    "staging buffers serve too early",
+    "src/webgpu/readback.ts",
+    "staging.unmap();\n    } catch {",
+    "} catch {",
+    ["tests/numerics/readback_test.ts"],
+    "webgpu",
+  ),
+];
