@@ -29,7 +29,7 @@ const PREFILL = { ...DECODE, qoLen: 9, heads: [2, 1], qoLens: [9, 4, 1], causal:
 prefillTest("all pairs of formats: decode", PAIRS.map((pair) => ({ ...DECODE, ...pair })), {
   run: runPagedDecode({ pageSize: 5 }),
 });
-// The rungs differ in decode alone as far as formats go, and prefill is slow to compile.
+// Slow to compile, so on one rung.
 prefillTest("all pairs of formats: prefill", PAIRS.map((pair) => ({ ...PREFILL, ...pair })), {
   only: ["wasm", "webgpu"],
 });

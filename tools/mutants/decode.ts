@@ -268,6 +268,22 @@ export const DECODE_KERNEL: readonly Mutant[] = [
     "/prefill, every.*webgpu/",
   ),
   mutant(
+    "NaN codes of v are looked for by k's format",
+    "src/webgpu/piece_parts.ts",
+    "[`${name}_nan_marks`]: nanMarks,",
+    "[`${name}_nan_marks`]: k.nanMarks,",
+    MIXED,
+    "/NaN of k and of v.*webgpu/",
+  ),
+  mutant(
+    "values are read in k's dtype, on WASM",
+    "src/cpu/descriptor.ts",
+    "WASM_DTYPE[problem.vDtype],\n      vStrides.page,",
+    "WASM_DTYPE[problem.kDtype],\n      vStrides.page,",
+    ["tests/numerics/mixed_pairs_test.ts"],
+    "/decode.*wasm/",
+  ),
+  mutant(
     "values are appended in k's dtype",
     "src/webgpu/append_plan.ts",
     'pass(vDtype, ["v"])',
