@@ -19,6 +19,12 @@ const KEYS = 50;
 const HEADS = [6, 2] as const;
 const HEAD_DIM = 64;
 const LENGTHS = [50, 0, 33];
+// Keys and values of one dtype share their addresses; those of two do not.
+const PAIRS: readonly (readonly [DType, DType])[] = [
+  ["float16", "float16"],
+  ["float8_e4m3fn", "float8_e4m3fn"],
+  ["float16", "float8_e4m3fn"],
+];
 
 /** A backend on a device of its own, whose bindings hold so many bytes. */
 async function openBackend(bindingBytes?: number): Promise<WebGpuBackend> {
@@ -60,13 +66,15 @@ async function attend(
   return results;
 }
 
-function inputsFor(kvLayout: "NHD" | "HND", kvDtype: DType) {
-  const spec = { batch: BATCH, kvLen: KEYS, heads: HEADS, headDim: HEAD_DIM, kvLayout, kvDtype };
+function inputsFor(kvLayout: "NHD" | "HND", kvDtype: DType, vDtype = kvDtype) {
+  const sizes = { batch: BATCH, kvLen: KEYS, heads: HEADS, headDim: HEAD_DIM };
+  const spec = { ...sizes, kvLayout, kvDtype, vDtype };
   const { q, k, v } = makeInputs({ ...spec, seqLens: LENGTHS });
   const inner = kvLayout === "NHD" ? [KEYS, HEADS[1]] : [HEADS[1], KEYS];
-  const cache = { shape: [BATCH, ...inner, HEAD_DIM], dtype: kvDtype };
+  const shape = [BATCH, ...inner, HEAD_DIM];
   const queries = { shape: [BATCH, HEADS[0], HEAD_DIM], dtype: "float32" as const };
-  const { problem } = paddedDecode(queries, cache, cache, { kvLayout, seqLens: LENGTHS });
+  const caches = [{ shape, dtype: kvDtype }, { shape, dtype: vDtype }] as const;
+  const { problem } = paddedDecode(queries, ...caches, { kvLayout, seqLens: LENGTHS });
   return { problem, operands: { q: q.bytes, k: k.bytes, v: v.bytes } };
 }
 
@@ -82,9 +90,9 @@ gpuTest("caches larger than a binding are computed window by window", async () =
   for (const bindingBytes of [14_000, 20_000, 35_000]) {
     const small = await openBackend(bindingBytes);
     for (const kvLayout of ["NHD", "HND"] as const) {
-      for (const kvDtype of ["float16", "float8_e4m3fn"] as const) {
-        const { problem, operands } = inputsFor(kvLayout, kvDtype);
-        const label = `${bindingBytes}, ${kvLayout}, ${kvDtype}`;
+      for (const [kvDtype, vDtype] of PAIRS) {
+        const { problem, operands } = inputsFor(kvLayout, kvDtype, vDtype);
+        const label = `${bindingBytes}, ${kvLayout}, ${kvDtype}, ${vDtype}`;
         const cacheBytes = operands.k.length;
         const { dispatches } = planDecode(problem, small.capabilities);
         assert.equal(dispatches.length > 1, cacheBytes + 256 > bindingBytes, label);
