@@ -133,8 +133,8 @@ fn main(
     store_values(row, lane, pieces, own.factor);
   }
   if (lane == 0u) {
-    scales[params.scales_base + row.slot.page * params.scales_page +
-      select(params.scales_part, 0u, is_key) + row.head * params.scales_head + row.slot.place] =
-      own.scale;
+    let pair = params.scales_base + row.slot.page * params.scales_page +
+      row.head * params.scales_head + row.slot.place;
+    scales[2u * pair + select(1u, 0u, is_key)] = own.scale;
   }
 }

@@ -25,8 +25,7 @@ struct Params {
   soft_cap: f32,       // cap · log2(e)
   rope_coarse: u32,    // where the coarse turns begin in turns
   nan_bits: u32,       // a NaN: constants may not be
-  scales_page: u32,    // strides of the scales of tokens, if there are any:
-  scales_part: u32,    // from a key's to its value's
+  scales_page: u32,    // strides of the scales of tokens, if there are any, in pairs
   scales_head: u32,
   pages_at: u32,       // where the page table begins in tables then
 }

@@ -82,7 +82,7 @@ export interface AppendOptions extends RopeOptions {
   vScale?: number | ArrayLike<number>;
   /**
    * Where the scale of each appended row goes, for an FP8 cache with scales of tokens: float32
-   * `[pages, 2, Hkv, pageSize]` in both layouts, as {@linkcode RunOptions.kvScales} takes them. A row is
+   * `[pages, Hkv, pageSize, 2]` in both layouts, as {@linkcode RunOptions.kvScales} takes them. A row is
    * divided by its largest finite magnitude over the dtype's largest number (448 or 57344), which is its
    * scale; keys after they are turned. A row of zeros has a scale of 1. NaN stays NaN, infinity
    * saturates. Not with `kScale` or `vScale`. Default: none.

@@ -24,12 +24,11 @@ export interface CacheStrides extends RowStrides {
 }
 
 /**
- * Where the scales of tokens lie in their tensor, in float32 elements: those of a head's keys side by
- * side, at page·page + head·head + token; those of its values `part` further.
+ * Where the scales of tokens lie in their tensor, in pairs of float32, one of the key and one of the
+ * value: those of a head side by side, at page·page + head·head + token.
  */
 export interface ScaleStrides {
   readonly page: number;
-  readonly part: number;
   readonly head: number;
 }
 

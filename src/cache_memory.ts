@@ -75,7 +75,7 @@ export class CacheMemory {
     }
   }
 
-  /** The rows of the first tokens of some pages, `[tokens, heads, dim]`; scales `[tokens, 2, heads]`. */
+  /** The rows of the first tokens of some pages, `[tokens, heads, dim]`; scales `[tokens, heads, 2]`. */
   async read(
     layer: number,
     part: CachePart,

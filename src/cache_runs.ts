@@ -32,10 +32,16 @@ function layoutOf(cache: CachePages, part: CachePart): PartLayout {
   const { numKvHeads, headDim, headDimV, kStrides, vStrides, vOffset, kDtype, vDtype, pageSize } =
     cache;
   if (part === "scales") {
-    // Two rows of one float a head: k's, then v's.
+    // Two floats a row: k's, then v's.
     const { page, head } = scaleStrides({ numKvHeads, tokens: pageSize });
-    const heads = 2 * numKvHeads;
-    return { heads, row: 4, first: 0, page: 4 * page, head: 4 * head, isByToken: false };
+    return {
+      heads: numKvHeads,
+      row: 8,
+      first: 0,
+      page: 8 * page,
+      head: 8 * head,
+      isByToken: false,
+    };
   }
   const size = bytesPerElement(part === "k" ? kDtype : vDtype);
   const [dim, strides, first] = part === "k"

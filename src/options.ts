@@ -52,8 +52,8 @@ export interface AttentionOptions {
   /**
    * Scales of each token and KV head: what a stored key and a stored value are multiplied with to be
    * the real ones, beside `kScale` and `vScale`. A float32 tensor on the call's device, in both layouts
-   * `[B, 2, Hkv, L]` for padded calls and `[2, Hkv, L]` for those without a batch: `[.., 0, h, t]` is
-   * key t's of head h, `[.., 1, h, t]` value t's. Those of keys that nobody sees have no influence;
+   * `[B, Hkv, L, 2]` for padded calls and `[Hkv, L, 2]` for those without a batch: `[.., h, t, 0]` is
+   * key t's of head h, `[.., h, t, 1]` value t's. Those of keys that nobody sees have no influence;
    * others must be finite. {@linkcode quantizeKv} makes such a cache. Default: none.
    */
   kvScales?: Tensor;

@@ -340,7 +340,7 @@ export class PagedKvCache implements Disposable {
 
   /**
    * The scales of a layer's tokens, as attention's `run` takes them beside {@linkcode
-   * PagedKvCache.layer}: float32 `[numPages, 2, Hkv, pageSize]`; null for a cache without. They live as
+   * PagedKvCache.layer}: float32 `[numPages, Hkv, pageSize, 2]`; null for a cache without. They live as
    * long as the cache, and a run over the cache itself finds them.
    *
    * @param layer Its number, from 0.

@@ -145,9 +145,9 @@ export interface CascadeOptions extends WrapperOptions {
 export interface RunOptions {
   /**
    * What stored keys and values are multiplied with to be the real ones, for a plan with
-   * `kvScales: "token"`: float32, in both layouts `[pages, 2, Hkv, pageSize]` for a paged cache (where
-   * `[page, 0, h, i]` is of key i of the page and head h, `[page, 1, h, i]` of the value), and
-   * `[2, Hkv, sum of L]` for ragged keys. Those of keys that nobody sees have no influence; others must
+   * `kvScales: "token"`: float32, in both layouts `[pages, Hkv, pageSize, 2]` for a paged cache (where
+   * `[page, h, i, 0]` is of key i of the page and head h, `[page, h, i, 1]` of the value), and
+   * `[Hkv, sum of L, 2]` for ragged keys. Those of keys that nobody sees have no influence; others must
    * be finite. A {@linkcode PagedKvCache} brings its own.
    */
   kvScales?: Tensor;

@@ -20,7 +20,7 @@ export interface QuantizedKv {
   readonly k: Tensor;
   /** Stored values, in v's shape. */
   readonly v: Tensor;
-  /** What each row is multiplied with to be the real one: float32 `[B, 2, Hkv, L]`, or `[2, Hkv, L]`. */
+  /** What each row is multiplied with to be the real one: float32 `[B, Hkv, L, 2]`, or `[Hkv, L, 2]`. */
   readonly kvScales: Tensor;
 }
 
@@ -54,7 +54,7 @@ export interface QuantizedKv {
  * const quantized = await quantizeKv(k, v, "float8_e4m3fn");
  * using k8 = quantized.k;
  * using v8 = quantized.v;
- * using kvScales = quantized.kvScales; // [2, 2, 50]
+ * using kvScales = quantized.kvScales; // [2, 50, 2]
  * using out = await singleDecodeWithKvCache(q, k8, v8, { kvScales });
  * console.log(out.shape); // [6, 64]
  * ```

@@ -88,9 +88,7 @@ export function raggedPrefill(plan: RaggedPrefillPlan, layout: KvLayout): Ragged
       outStrides: { token: numQoHeads * headDimV, head: headDimV },
       kStrides: raggedStrides(layout, numKvHeads, tokens, headDim),
       vStrides: raggedStrides(layout, numKvHeads, tokens, headDimV),
-      kvScales: hasTokenScales(plan.kvScales)
-        ? { page: 1, part: numKvHeads * tokens, head: tokens }
-        : null,
+      kvScales: hasTokenScales(plan.kvScales) ? { page: 1, head: tokens } : null,
       pageSize: PAGE_SIZE,
       requests,
       pageTable: Uint32Array.from(kvIndptr.slice(0, -1)),

@@ -20,7 +20,7 @@
  * | 48 | 4 | CRC-32 of the payload |
  * | 52 | 4 | CRC-32 of bytes 0 to 51 |
  * | 56 | | payload: of each layer k, then v, of each token, head, dim; then the scales of tokens in
- * float32, of each token, k's and v's, head |
+ * float32, of each token, head, k's and v's |
  *
  * @module
  */
@@ -48,7 +48,7 @@ export interface SavedSequence {
   readonly header: SavedHeader;
   /**
    * Of each layer k, then v, each `[tokens, numKvHeads, headDim]`, then with `tokenScales` the scales,
-   * `[tokens, 2, numKvHeads]`. A view of the bytes read.
+   * `[tokens, numKvHeads, 2]`. A view of the bytes read.
    */
   readonly payload: Uint8Array;
 }

@@ -1,8 +1,9 @@
 /**
  * Scales of each token and KV head: the shape of their tensor, and where it has which. Pure.
  *
- * One float32 tensor holds those of keys and of values, so that kernels need one binding for them; a
- * head's lie side by side whatever the layout of the cache, since lanes read them key by key.
+ * One float32 tensor holds those of keys and of values, so that kernels need one binding for them, in
+ * pairs, so that a lane takes both of a token in one load; a head's lie side by side whatever the layout of
+ * the cache, since lanes read them token by token.
  *
  * @module
  */
@@ -30,20 +31,20 @@ export interface ScaleSizes {
   readonly tokens: number;
 }
 
-/** The scales' tensor: `[pages, 2, Hkv, tokens]`, or without the pages. */
+/** The scales' tensor: `[pages, Hkv, tokens, 2]`, or without the pages; k's, then v's. */
 export function scalesSpec({ pages, numKvHeads, tokens }: ScaleSizes): TensorSpec {
-  return { shape: [...(pages === null ? [] : [pages]), 2, numKvHeads, tokens], dtype: "float32" };
+  return { shape: [...(pages === null ? [] : [pages]), numKvHeads, tokens, 2], dtype: "float32" };
 }
 
 /** Where such a tensor has which scale. */
 export function scaleStrides({ numKvHeads, tokens }: Omit<ScaleSizes, "pages">): ScaleStrides {
-  return { page: 2 * numKvHeads * tokens, part: numKvHeads * tokens, head: tokens };
+  return { page: numKvHeads * tokens, head: tokens };
 }
 
 /** Checks that a tensor holds a cache's scales. Throws `ShapeError` or `DTypeError`. */
 export function checkScalesTensor({ shape, dtype }: TensorSpec, sizes: ScaleSizes): void {
   const wanted = scalesSpec(sizes);
-  const dims = `${sizes.pages === null ? "" : "pages or requests, "}2 for k and v, Hkv, tokens`;
+  const dims = `${sizes.pages === null ? "" : "pages or requests, "}Hkv, tokens, 2 for k and v`;
   const hint =
     `Scales of tokens are [${dims}] in both layouts; kScale and vScale take those of heads.`;
   if (dtype !== wanted.dtype) {

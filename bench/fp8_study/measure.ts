@@ -21,9 +21,10 @@ export async function measure(
   const values = await store(device, inputs.v, inputs, cache);
   using kTensor = keys.tensor;
   using vTensor = values.tensor;
-  using kvScales = keys.tokenScales && values.tokenScales && device.tensor(
-    [...keys.tokenScales, ...values.tokenScales],
-    [2, inputs.numKvHeads, inputs.length],
+  const { tokenScales: ofValues } = values;
+  using kvScales = keys.tokenScales && ofValues && device.tensor(
+    [...keys.tokenScales].flatMap((scale, i) => [scale, ofValues[i]]),
+    [inputs.numKvHeads, inputs.length, 2],
     "float32",
   );
   using qTensor = device.tensor(q, [inputs.numQoHeads, inputs.headDim], "float32");

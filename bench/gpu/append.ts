@@ -128,7 +128,7 @@ function problemOf({ batch, tokens, dtype, hasScales }: AppendCase) {
   const pages = Math.ceil(tokens / PAGE_SIZE);
   const numPages = batch * pages;
   const shape = [numPages, 2, PAGE_SIZE, NUM_KV_HEADS, HEAD_DIM];
-  const scales = [numPages, 2, NUM_KV_HEADS, PAGE_SIZE];
+  const scales = [numPages, NUM_KV_HEADS, PAGE_SIZE, 2];
   const row = { shape: [batch * tokens, NUM_KV_HEADS, HEAD_DIM], dtype: "float16" as const };
   const each = (length: number) => Array.from({ length: batch + 1 }, (_, i) => i * length);
   const problem = appendPaged(

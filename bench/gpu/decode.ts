@@ -145,7 +145,7 @@ async function openDecode(
 
 /** The shape of tokens' scales. */
 function scalesShape({ batch, kvLen, numKvHeads, pageSize = kvLen }: BenchShape): number[] {
-  return [batch * kvLen / pageSize, 2, numKvHeads, pageSize];
+  return [batch * kvLen / pageSize, numKvHeads, pageSize, 2];
 }
 
 /** The dtype of q and the output. */
@@ -260,7 +260,7 @@ async function answerOfWasm(wanted: DecodeProblem, request: number): Promise<Flo
   return answer;
 }
 
-/** The scales of one request's tokens, `[2, heads, kvLen]`. */
+/** The scales of one request's tokens, `[heads, kvLen, 2]`. */
 function scalesOnHost(wasm: Backend, s: BenchShape, request: number, kvLen: number): Storage {
   const { pageSize = s.kvLen, numKvHeads } = s;
   const page = 2 * numKvHeads * pageSize;
@@ -269,9 +269,9 @@ function scalesOnHost(wasm: Backend, s: BenchShape, request: number, kvLen: numb
     const number = s.pageSize === undefined ? request : pageOf(s, request, first / pageSize);
     const values = valuesOf(page, "float32", FROM.scales + number * page);
     const count = Math.min(pageSize, kvLen - first);
-    for (let row = 0; row < 2 * numKvHeads; row++) {
-      const begin = row * pageSize;
-      scales.set(values.subarray(begin, begin + count), row * kvLen + first);
+    for (let head = 0; head < numKvHeads; head++) {
+      const begin = 2 * head * pageSize;
+      scales.set(values.subarray(begin, begin + 2 * count), 2 * (head * kvLen + first));
     }
   }
   const storage = wasm.allocate(scales.byteLength, "bench");

@@ -13,8 +13,7 @@ struct Params {
   v_token: u32,
   v_head: u32,
   v_base: u32,
-  scales_page: u32,    // strides of the scales of tokens, if there are any,
-  scales_part: u32,
+  scales_page: u32,    // strides of the scales of tokens, if there are any, in pairs,
   scales_head: u32,
   scales_base: u32,    // and where page 0 of the slots begins there
 }

@@ -28,8 +28,7 @@ struct Params {
   window_left: i32,    // the keys before its own that a query sees; a large number for all
   nan_bits: u32,       // a NaN: constants may not be
   variant_at: u32,     // where the numbers of a variant begin in tables
-  scales_page: u32,    // strides of the scales of tokens, if there are any:
-  scales_part: u32,    // from a key's to its value's
+  scales_page: u32,    // strides of the scales of tokens, if there are any, in pairs
   scales_head: u32,
   pages_at: u32,       // where the page table begins in tables then
 }

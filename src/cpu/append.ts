@@ -34,8 +34,8 @@ interface Part {
   readonly offset: number;
   readonly factors: Float32Array | null;
   readonly rope: RopeParameters | null;
-  /** Where the scales of its rows begin, in elements of a block; null where they have none. */
-  readonly scales: { readonly block: number; readonly first: number } | null;
+  /** The block with the scales of its rows, and which of each pair they are; null where they have none. */
+  readonly scales: { readonly block: number; readonly part: 0 | 1 } | null;
 }
 
 /** Carries out an append. */
@@ -45,7 +45,7 @@ export function appendRows(
   handles: AppendHandles,
 ): void {
   const { headDim, headDimV, kStrides, vStrides, vOffset, kFactors, vFactors, rope } = problem;
-  const scalesFrom = (first: number) => problem.kvScales && { block: handles.kvScales, first };
+  const scalesOf = (part: 0 | 1) => problem.kvScales && { block: handles.kvScales, part };
   appendPart(instance, problem, {
     source: handles.key,
     target: handles.k,
@@ -55,7 +55,7 @@ export function appendRows(
     offset: 0,
     factors: kFactors,
     rope,
-    scales: scalesFrom(0),
+    scales: scalesOf(0),
   });
   appendPart(instance, problem, {
     source: handles.value,
@@ -66,7 +66,7 @@ export function appendRows(
     offset: vOffset ?? 0,
     factors: vFactors,
     rope: null,
-    scales: scalesFrom(problem.kvScales?.part ?? 0),
+    scales: scalesOf(1),
   });
 }
 
@@ -196,8 +196,8 @@ function ownFactors(
     const ofHead = row.subarray(head * headDim, (head + 1) * headDim);
     const { factor, scale } = rowScale(largestMagnitude(ofHead), stored as Fp8DType);
     factors[head] = factor;
-    const at = scales!.first + page * strides!.page + head * strides!.head + place;
-    const bytes = instance.view(scales!.block, 4, at * 4);
+    const pair = page * strides!.page + head * strides!.head + place;
+    const bytes = instance.view(scales!.block, 4, (2 * pair + scales!.part) * 4);
     new DataView(bytes.buffer, bytes.byteOffset).setFloat32(0, scale, true);
   }
   return factors;

@@ -88,9 +88,7 @@ export function attentionDescriptor(
     ...words(Float32Array.of(logitsSoftCap ?? 0)),
     ...words(Float64Array.of(rope?.scale ?? 0, rope?.theta ?? 0, problem.lseScale)),
     ...(problem.mask ? [handles.tables, tables.mask, handles.tables, tables.starts] : [0, 0, 0, 0]),
-    ...(kvScales
-      ? [handles.kvScales, byteOffset, kvScales.page, kvScales.part, kvScales.head]
-      : [0, 0, 0, 0, 0]),
+    ...(kvScales ? [handles.kvScales, byteOffset, kvScales.page, kvScales.head] : [0, 0, 0, 0]),
   );
 }
 

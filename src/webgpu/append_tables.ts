@@ -25,8 +25,8 @@ export function paramWords(
   const vBase = vOffset === null ? base(v.page, vDtype, windows?.v) : kBase + vOffset;
   const pieces = [k.page, k.token, k.head, kBase, v.page, v.token, v.head, vBase]
     .map((elements) => elements / pieceElements);
-  const { page = 0, part = 0, head = 0 } = kvScales ?? {};
-  const scales = [page, part, head, firstPage * page];
+  const { page = 0, head = 0 } = kvScales ?? {};
+  const scales = [page, head, firstPage * page];
   return Uint32Array.of(numWork, keyWork, numKvHeads, ropeCoarse, ...pieces, ...scales);
 }
 

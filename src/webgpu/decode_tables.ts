@@ -88,8 +88,8 @@ export function tableWords(
 
 /** The last words of params: where the scales of tokens lie, and the page table in the tables then. */
 export function scaleWords({ kvScales }: AttentionProblem, pagesAt: number): readonly number[] {
-  const { page = 0, part = 0, head = 0 } = kvScales ?? {};
-  return [page, part, head, pagesAt];
+  const { page = 0, head = 0 } = kvScales ?? {};
+  return [page, head, pagesAt];
 }
 
 /** The words of tables, and with scales of tokens the page table, which has no binding then. */

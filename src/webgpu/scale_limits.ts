@@ -32,7 +32,7 @@ export function checkScales(
   numPages: number,
   { maxStorageBufferBindingSize: most }: DispatchLimits,
 ): void {
-  const bytes = 4 * numPages * (kvScales?.page ?? 0);
+  const bytes = 8 * numPages * (kvScales?.page ?? 0);
   if (bytes <= most) return;
   throw new LimitError("kvScales", {
     got: `${bytes} bytes`,

@@ -211,8 +211,8 @@ onEachBackend("scales of a caller's two tensors are theirs", async (device) => {
   using value = device.tensor([14, ...new Array(7).fill(2)], [1, 1, 8], "float32");
   using k = device.empty([2, 2, 1, 8], "float8_e4m3fn");
   using v = device.empty([2, 2, 1, 8], "float8_e4m3fn");
-  using kvScales = device.empty([2, 2, 1, 2], "float32");
+  using kvScales = device.empty([2, 1, 2, 2], "float32");
   await appendPagedKvCache(key, value, [0], [1], [k, v], [1], [0, 1], [2], { kvScales });
-  assert.deepEqual(await kvScales.read(), Float32Array.of(0, 0, 0, 0, 0, 1 / 64, 0, 1 / 32));
+  assert.deepEqual(await kvScales.read(), Float32Array.of(0, 0, 0, 0, 0, 0, 1 / 64, 1 / 32));
   assert.deepEqual((await k.read()).slice(-8), Float32Array.of(448, ...new Array(7).fill(64)));
 });

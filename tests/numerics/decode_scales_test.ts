@@ -87,7 +87,7 @@ onEachBackend("paged decode: scales of tokens while a sequence grows", async (de
   using q = device.tensor(normals(2 * 6 * 16, 1), [2, 6, 16], "float32");
   using cache = device.tensor(normals(43 * 1024, 2), [43, 2, 16, 2, 16], "float8_e4m3fn");
   const scales = Float32Array.from({ length: 43 * 64 }, () => 0.5 + random());
-  using kvScales = device.tensor(scales, [43, 2, 2, 16], "float32");
+  using kvScales = device.tensor(scales, [43, 2, 16, 2], "float32");
   using grown = new BatchDecodeWithPagedKvCache(device);
   grown.plan({ ...sizes, ...dtypes, ...table, lastPageLen: [3, 1] });
   (await grown.run(q, cache, { kvScales })).destroy();
@@ -102,8 +102,8 @@ onEachBackend("paged decode: scales of tokens while a sequence grows", async (de
   }
   // Other scales are other operands, not another plan.
   using doubled = device.tensor(
-    scales.map((x, i) => i % 64 < 32 ? x : 2 * x),
-    [43, 2, 2, 16],
+    scales.map((x, i) => i % 2 === 0 ? x : 2 * x),
+    [43, 2, 16, 2],
     "float32",
   );
   using once = await grown.run(q, cache, { kvScales });
@@ -118,7 +118,7 @@ onEachBackend("a cascade over scales of tokens is decode over all keys", async (
   using cache = device.tensor(normals(6 * 256, 2), [6, 2, 4, 2, 16], "float8_e5m2");
   const random = uniform(2);
   const scales = Float32Array.from({ length: 6 * 16 }, () => 0.5 + random());
-  using kvScales = device.tensor(scales, [6, 2, 2, 4], "float32");
+  using kvScales = device.tensor(scales, [6, 2, 4, 2], "float32");
   using cascade = new MultiLevelCascadeAttention(device, { numLevels: 2 });
   const level = (
     qoIndptr: number[],

@@ -134,7 +134,7 @@ async function appended(device: Device, kDtype: DType, vDtype: DType, kvScales: 
   using value = device.tensor(rows(2.3), [tokens, heads, headDim], "float32");
   using k = device.empty([2, pageSize, heads, headDim], kDtype);
   using v = device.empty([2, pageSize, heads, headDim], vDtype);
-  using scales = device.empty([2, 2, heads, pageSize], "float32");
+  using scales = device.empty([2, heads, pageSize, 2], "float32");
   await appendPagedKvCache(
     key,
     value,
@@ -149,8 +149,7 @@ async function appended(device: Device, kDtype: DType, vDtype: DType, kvScales: 
       : { kScale: 0.5, vScale: [0.25, 2], posEncodingMode: "ROPE_LLAMA" },
   );
   const of = await scales.read();
-  const half = (part: number) =>
-    [...of].filter((_, i) => Math.floor(i / (heads * pageSize)) % 2 === part);
+  const half = (part: number) => [...of].filter((_, i) => i % 2 === part);
   return { k: await k.readBytes(), v: await v.readBytes(), kScales: half(0), vScales: half(1) };
 }
 

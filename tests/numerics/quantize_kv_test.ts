@@ -33,7 +33,7 @@ async function check(device: Device, s: Sizes, dtype: "float32" | "float16", to:
   const result = await quantizeKv(k, v, to, { kvLayout });
   const scales = await result.kvScales.read();
   const label = JSON.stringify({ ...s, dtype, to });
-  assert.deepEqual([...result.kvScales.shape], [...outer, 2, heads, length], label);
+  assert.deepEqual([...result.kvScales.shape], [...outer, heads, length, 2], label);
   for (const [part, tensor] of [result.k, result.v].entries()) {
     const dim = dims[part];
     assert.deepEqual([...tensor.shape], [...outer, ...inner, dim], label);
@@ -46,7 +46,7 @@ async function check(device: Device, s: Sizes, dtype: "float32" | "float16", to:
         : [at % length, Math.floor(at / length)];
       const values = inputs[part].values.slice(row * dim, (row + 1) * dim);
       const { factor, scale } = ownScale(values, to);
-      const found = scales[((request * 2 + part) * heads + head) * length + token];
+      const found = scales[((request * heads + head) * length + token) * 2 + part];
       assert.equal(found, scale, `${label}: scale of row ${row} of ${part}`);
       const expected = store(values.map((x) => Math.fround(x * factor)), to).bytes;
       assert.deepEqual(codes.slice(row * dim, (row + 1) * dim), expected, `${label}: row ${row}`);
@@ -85,7 +85,7 @@ onEachBackend(
     const [codes, scales] = [await k8.read(), await kvScales.read()];
     const decoded = codes.map((code, i) => {
       const [request, token, head] = [i / 960, i / 32 % 30, i / 16 % 2].map(Math.floor);
-      return code * scales[(request * 2 * 2 + head) * 30 + token];
+      return code * scales[((request * 2 + head) * 30 + token) * 2];
     });
     using plain = device.tensor(decoded, [2, 30, 2, 16], "float32");
     using exact = await batchDecodeWithPaddedKvCache(q, plain, plain);

@@ -125,7 +125,7 @@ export function* storedRows(c: AppendCase): Generator<StoredRow> {
           position,
           row: c[part].values.subarray(from, from + dim),
           from,
-          scale: ((c.indices[entry] * 2 + Number(isV)) * c.heads + head) * c.pageSize + place,
+          scale: ((c.indices[entry] * c.heads + head) * c.pageSize + place) * 2 + Number(isV),
         };
       }
     }
@@ -217,7 +217,7 @@ export function cacheShapes(c: AppendCase): number[][] {
   const shapes = c.joined
     ? [[c.numPages, 2, ...inner(c.headDim)]]
     : [[c.numPages, ...inner(c.headDim)], [c.numPages, ...inner(c.headDimV!)]];
-  return c.rowScales ? [...shapes, [c.numPages, 2, c.heads, c.pageSize]] : shapes;
+  return c.rowScales ? [...shapes, [c.numPages, c.heads, c.pageSize, 2]] : shapes;
 }
 
 /** Appends by the library; what the cache's tensors hold after. */

@@ -90,7 +90,7 @@ export class ModelCache {
       let at = 0;
       for (const [sequence, tokens] of appends) {
         for (let i = 0; i < tokens; i++, at++) {
-          const scales = [headDim, headDimV].flatMap((dim, part) => {
+          const [kScales, vScales] = [headDim, headDimV].map((dim, part) => {
             const size = numKvHeads * dim;
             const row = rows[part].slice(at * size, (at + 1) * size);
             const own = this.#hasScales ? scaleRow(row, dim, dtype) : [];
@@ -98,7 +98,10 @@ export class ModelCache {
             return own;
           });
           if (!this.#hasScales) continue;
-          sequence.rows[this.#parts * layer + 2].push(stored(Float32Array.from(scales), "float32"));
+          const scales = Float32Array.from(
+            kScales.flatMap((scale, head) => [scale, vScales[head]]),
+          );
+          sequence.rows[this.#parts * layer + 2].push(stored(scales, "float32"));
         }
       }
     }

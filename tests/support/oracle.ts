@@ -75,7 +75,7 @@ export interface AttentionCase extends AttentionOptions {
   /** The same with headDimV. */
   readonly v: ArrayLike<number>;
   /**
-   * [numRequests, 2, numKvHeads, maxKvLen], what each row of k, and of v, is multiplied with; 1 where left
+   * [numRequests, numKvHeads, maxKvLen, 2], what each row of k, and of v, is multiplied with; 1 where left
    * out.
    */
   readonly kvScales?: Float32Array;

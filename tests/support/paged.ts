@@ -124,10 +124,10 @@ export function pagedInputs(
           numPages * 2 * numKvHeads * pageSize,
           (request, part, head, token) => {
             const page = indices[indptr[request] + Math.floor(token / pageSize)];
-            return ((page * 2 + part) * numKvHeads + head) * pageSize + token % pageSize;
+            return ((page * numKvHeads + head) * pageSize + token % pageSize) * 2 + part;
           },
         ),
-        [numPages, 2, numKvHeads, pageSize],
+        [numPages, numKvHeads, pageSize, 2],
         "float32",
       ),
     tensors: (device) =>

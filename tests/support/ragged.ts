@@ -84,10 +84,9 @@ export async function runRagged(
       p,
       kvLens,
       2 * p.numKvHeads * kvRows,
-      (request, part, head, token) =>
-        (part * p.numKvHeads + head) * kvRows + kvIndptr[request] + token,
+      (request, part, head, token) => (head * kvRows + kvIndptr[request] + token) * 2 + part,
     ),
-    [2, p.numKvHeads, kvRows],
+    [p.numKvHeads, kvRows, 2],
     "float32",
   );
   const queries = rowsInUse(qoLens, numQueries);

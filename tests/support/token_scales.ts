@@ -20,17 +20,17 @@ export function scaleIndex(
   head: number,
   token: number,
 ): number {
-  return ((request * 2 + part) * numKvHeads + head) * maxKvLen + token;
+  return ((request * numKvHeads + head) * maxKvLen + token) * 2 + part;
 }
 
-/** Scales from 1/4 to 4, `[requests, 2, heads, tokens]`. */
+/** Scales from 1/4 to 4, `[requests, heads, tokens, 2]`. */
 export function drawTokenScales(sizes: Sizes, seed: number): Float32Array {
   const { numRequests, numKvHeads, maxKvLen, kvLens } = sizes;
   const random = uniform(7000 + seed);
   return Float32Array.from({ length: numRequests * 2 * numKvHeads * maxKvLen }, (_, i) => {
     const request = Math.floor(i / (2 * numKvHeads * maxKvLen));
     const scale = 2 ** (4 * random() - 2);
-    return i % maxKvLen < (kvLens?.[request] ?? maxKvLen) ? scale : NaN;
+    return Math.floor(i / 2) % maxKvLen < (kvLens?.[request] ?? maxKvLen) ? scale : NaN;
   });
 }
 
@@ -41,7 +41,7 @@ export function paddedScales(
   isSingle = false,
 ): { readonly kvScales: Tensor } | Record<string, never> {
   if (!p.kvScales) return {};
-  const shape = [2, p.numKvHeads, p.maxKvLen];
+  const shape = [p.numKvHeads, p.maxKvLen, 2];
   const kvScales = device.tensor(
     p.kvScales,
     isSingle ? shape : [p.numRequests, ...shape],

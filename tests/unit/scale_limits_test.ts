@@ -34,7 +34,7 @@ Deno.test("plans refuse scales of tokens that no binding holds", async () => {
   const { problem } = pagedDecode(PLAN, "NHD");
   for (const plan of [planDecode, planPrefill]) {
     plan(problem, capabilities(null));
-    const scales = { ...problem, kvScales: { page: 10 ** 6, part: 5 * 10 ** 5, head: 16 } };
+    const scales = { ...problem, kvScales: { page: 5 * 10 ** 5, head: 16 } };
     await assertFails(
       plan.name,
       () => plan(scales, capabilities(null, { maxStorageBufferBindingSize: 31_999_999 })),

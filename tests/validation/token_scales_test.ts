@@ -25,19 +25,19 @@ onEachBackend("calls refuse scales of tokens that do not fit", async (device) =>
   using q1 = device.empty([4, 8], "float32");
   const calls: Record<string, [right: number[], call: (kvScales: never) => Promise<unknown>]> = {
     "padded decode": [
-      [2, 2, 2, 5],
+      [2, 2, 5, 2],
       (kvScales) => batchDecodeWithPaddedKvCache(q, k, k, { kvScales }),
     ],
     "padded prefill": [
-      [2, 2, 2, 5],
+      [2, 2, 5, 2],
       (kvScales) => batchPrefillWithPaddedKvCache(q4, k, k, { kvScales }),
     ],
-    "single decode": [[2, 2, 5], (kvScales) => singleDecodeWithKvCache(q1, k1, k1, { kvScales })],
-    "single prefill": [[2, 2, 5], (kvScales) => singlePrefillWithKvCache(q, k1, k1, { kvScales })],
+    "single decode": [[2, 5, 2], (kvScales) => singleDecodeWithKvCache(q1, k1, k1, { kvScales })],
+    "single prefill": [[2, 5, 2], (kvScales) => singlePrefillWithKvCache(q, k1, k1, { kvScales })],
   };
   using other = await openDevice({ backend: "wasm" });
   for (const [name, [right, call]] of Object.entries(calls)) {
-    for (const shape of [[], right.slice(1), [1, ...right], right.with(-1, 6), right.with(-3, 3)]) {
+    for (const shape of [[], right.slice(1), [1, ...right], right.with(-2, 6), right.with(-3, 3)]) {
       using tensor = device.empty(shape, "float32");
       const label = `${name}, ${shape}`;
       await assertFails(
@@ -76,7 +76,7 @@ onEachBackend(
     }
     using q = device.empty([1, 4, 8], "float32");
     using cache = device.empty([2, 2, 3, 2, 8], kvDtype);
-    using right = device.empty([2, 2, 2, 3], "float32");
+    using right = device.empty([2, 2, 3, 2], "float32");
     const run = (kvScales: unknown, kvCache: unknown = cache) => async () => {
       using out = await decode.run(q, kvCache as never, { kvScales: kvScales as never });
       return out.shape;
@@ -95,11 +95,11 @@ onEachBackend(
     plan("token")();
     await assertFails("none given", run(undefined), "PlanError", SUBJECT, /got no scales/);
     await assertFails("no tensor", run([1]), "OptionError", SUBJECT);
-    for (const shape of [[2, 2, 2], [3, 2, 2, 3], [2, 2, 3, 2], [2, 2, 2, 4]]) {
+    for (const shape of [[2, 2, 2], [3, 2, 3, 2], [2, 2, 2, 3], [2, 2, 4, 2]]) {
       using tensor = device.empty(shape, "float32");
-      await assertFails(`${shape}`, run(tensor), "ShapeError", SUBJECT, /\[2, 2, 2, 3\]/);
+      await assertFails(`${shape}`, run(tensor), "ShapeError", SUBJECT, /\[2, 2, 3, 2\]/);
     }
-    using half = device.empty([2, 2, 2, 3], "float16");
+    using half = device.empty([2, 2, 3, 2], "float16");
     await assertFails("dtype", run(half), "DTypeError", SUBJECT);
     assert.deepEqual(await run(right)(), [1, 4, 8]);
 
@@ -124,7 +124,7 @@ onEachBackend(
     using k = device.empty([5, 2, 8], kvDtype);
     const prefill = (kvScales?: typeof right) => () => ragged.run(q, k, k, { kvScales });
     await assertFails("none given", prefill(), "PlanError", SUBJECT);
-    await assertFails("another shape", prefill(right), "PlanError", SUBJECT, /\[2, 2, 5\]/);
+    await assertFails("another shape", prefill(right), "PlanError", SUBJECT, /\[2, 5, 2\]/);
   },
 );
 
@@ -132,7 +132,7 @@ onEachBackend("appends refuse scales of tokens that do not fit", async (device) 
   using rows = device.tensor(new Float32Array(16).fill(1), [1, 2, 8], "float32");
   using cache = device.empty([2, 2, 3, 2, 8], "float8_e4m3fn");
   using half = device.empty([2, 2, 3, 2, 8], "float16");
-  using scales = device.empty([2, 2, 2, 3], "float32");
+  using scales = device.empty([2, 2, 3, 2], "float32");
   const append = (options: object, kvCache = cache) => () =>
     appendPagedKvCache(rows, rows, [0], [0], kvCache, [1], [0, 1], [1], options);
   await assertFails("dtype", append({ kvScales: scales }, half), "DTypeError", SUBJECT, /float16/);
@@ -140,8 +140,8 @@ onEachBackend("appends refuse scales of tokens that do not fit", async (device) 
     const options = { kvScales: scales, [name]: 2 };
     await assertFails(name, append(options), "OptionError", SUBJECT, new RegExp(name));
   }
-  using few = device.empty([1, 2, 2, 3], "float32");
-  await assertFails("shape", append({ kvScales: few }), "ShapeError", SUBJECT, /\[2, 2, 2, 3\]/);
+  using few = device.empty([1, 2, 3, 2], "float32");
+  await assertFails("shape", append({ kvScales: few }), "ShapeError", SUBJECT, /\[2, 2, 3, 2\]/);
   await assertFails("a number", append({ kvScales: 1 }), "OptionError", SUBJECT);
   assert.ok((await cache.readBytes()).every((byte) => byte === 0));
   assert.ok((await scales.readBytes()).every((byte) => byte === 0));
@@ -162,7 +162,7 @@ gpuTest("an append refuses scales within the memory of what it reads or writes",
   const buffer = gpuDevice.createBuffer({ size: 2048, usage: STORAGE | COPY_SRC });
   using rows = device.tensorFromBuffer(buffer, [1, 2, 8], "float32");
   using cache = device.empty([2, 2, 3, 2, 8], "float8_e4m3fn");
-  using scales = device.tensorFromBuffer(buffer, [2, 2, 2, 3], "float32", 1024);
+  using scales = device.tensorFromBuffer(buffer, [2, 2, 3, 2], "float32", 1024);
   using value = device.empty([1, 2, 8], "float32");
   await assertFails(
     "the rows' buffer",

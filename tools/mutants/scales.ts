@@ -77,8 +77,8 @@ export const TOKEN_SCALES: readonly Mutant[] = [
   mutant(
     "scales: those of values lie where keys' do",
     APPENDING,
-    "select(params.scales_part, 0u, is_key)",
-    "0u",
+    "2u * pair + select(1u, 0u, is_key)",
+    "2u * pair",
     APPEND,
     "/own scales in every kind.*webgpu/",
   ),
@@ -101,8 +101,8 @@ export const TOKEN_SCALES: readonly Mutant[] = [
   mutant(
     "scales: the CPU writes those of values over keys'",
     "src/cpu/append.ts",
-    "scalesFrom(problem.kvScales?.part ?? 0)",
-    "scalesFrom(0)",
+    "scales: scalesOf(1)",
+    "scales: scalesOf(0)",
     APPEND,
     "/own scales in every kind.*wasm/",
   ),
@@ -173,8 +173,8 @@ export const TOKEN_SCALES: readonly Mutant[] = [
   mutant(
     "scales: ragged ones begin at the request's number",
     "src/ragged_problem.ts",
-    "{ page: 1, part:",
-    "{ page: 0, part:",
+    "{ page: 1, head: tokens }",
+    "{ page: 0, head: tokens }",
     PREFILL,
     "/ragged.*wasm/",
   ),

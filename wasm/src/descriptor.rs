@@ -50,10 +50,10 @@ pub mod word {
     pub const MASK: usize = 46;
     /// handle, byte offset; for each request: the word at which its mask begins
     pub const MASK_STARTS: usize = 48;
-    /// handle (0: none), byte offset, page_stride, part_stride, head_stride; f32: a scale of each key's row and, part_stride
-    /// further, of each value's; those of a head's tokens lie side by side.
+    /// handle (0: none), byte offset, page_stride, head_stride, in pairs of f32: a scale of each key's row and one of its
+    /// value's; those of a head's tokens lie side by side.
     pub const KV_SCALES: usize = 50;
-    pub const COUNT: usize = 55;
+    pub const COUNT: usize = 54;
 }
 
 pub const FLAG_CAUSAL: u32 = 1;
@@ -93,12 +93,11 @@ pub struct MaskTables {
     pub starts: Location,
 }
 
-/// Where the scales of tokens lie.
+/// Where the scales of tokens lie, in pairs.
 #[derive(Clone, Copy, Debug)]
 pub struct KvScales {
     pub at: Location,
     pub page_stride: u64,
-    pub part_stride: u64,
     pub head_stride: u64,
 }
 
@@ -180,8 +179,7 @@ impl Descriptor {
             kv_scales: Some(KvScales {
                 at: location(word::KV_SCALES),
                 page_stride: words[word::KV_SCALES + 2].into(),
-                part_stride: words[word::KV_SCALES + 3].into(),
-                head_stride: words[word::KV_SCALES + 4].into(),
+                head_stride: words[word::KV_SCALES + 3].into(),
             })
             .filter(|scales| scales.at.handle != 0),
         };

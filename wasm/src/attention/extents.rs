@@ -55,8 +55,8 @@ pub fn check(descriptor: &Descriptor, inputs: &Inputs, outputs: &Outputs) -> Res
             within(page(&descriptor.v, number, tokens, descriptor.head_dim_v), inputs.v.len())?;
             if let (Some(strides), Some(scales)) = (descriptor.kv_scales, inputs.kv_scales) {
                 let heads = descriptor.num_kv_heads;
-                let last = end(number.into(), strides.page_stride, tokens - 1, 1, heads, strides.head_stride, 1);
-                within(last.saturating_add(strides.part_stride), scales.len())?;
+                let pairs = end(number.into(), strides.page_stride, tokens - 1, 1, heads, strides.head_stride, 1);
+                within(pairs.saturating_mul(2), scales.len())?;
             }
         }
     }

@@ -208,7 +208,7 @@ impl Problem {
         if self.token_scales { 0.25 + ((request * 7 + key * 3 + head * 5 + part) % 11) as f32 / 8.0 } else { 1.0 }
     }
 
-    /// [pages, 2, heads, tokens]
+    /// [pages, heads, tokens, 2]
     fn token_scales(&self) -> Vec<f32> {
         let (size, heads) = (self.page_size(), self.num_kv_heads);
         let pages = self.pages();
@@ -218,7 +218,7 @@ impl Problem {
             for at in 0..kv_len * heads * 2 {
                 let (key, head, part) = (at / (heads * 2), at / 2 % heads, at % 2);
                 let page = pages[first + key / size] as usize;
-                scales[((page * 2 + part) * heads + head) * size + key % size] =
+                scales[((page * heads + head) * size + key % size) * 2 + part] =
                     self.token_scale(part, request, key, head);
             }
             first += kv_len.div_ceil(size);
@@ -291,9 +291,9 @@ impl Problem {
         if self.token_scales {
             let scales = put(&mut blocks, bytemuck::cast_slice(&self.token_scales()));
             let head = size * self.num_kv_heads;
-            words.extend([scales, 0, number(2 * head), number(head), number(size)]);
+            words.extend([scales, 0, number(head), number(size)]);
         } else {
-            words.extend([0; 5]);
+            words.extend([0; 4]);
         }
         Layout { blocks, words, q, k, v, out: (out, count), lse }
     }
