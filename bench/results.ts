@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { DType } from "@kvasir/attention";
 import type { AdapterReport } from "../src/report.ts";
 
 /** The version of the format; a file of another version is refused. */
@@ -70,6 +71,8 @@ export interface BenchShape {
   readonly scales?: "heads" | "tokens";
   /** The dtype of q and the output, where it is not float16. */
   readonly queries?: "float8_e4m3fn" | "float8_e5m2";
+  /** The dtype of v, where it is not k's. */
+  readonly vDtype?: DType;
 }
 
 /** One measurement. */

@@ -82,7 +82,7 @@ async function openDecode(
     for (let i = 0; i < copiesOf(decodeBytes(wanted)); i++) {
       caches.push({
         k: await fill(kv, dtype, FROM.k),
-        v: await fill(kv, dtype, FROM.v),
+        v: await fill(kv, vDtypeOf(wanted), FROM.v),
         ...(s.scales === "tokens"
           ? { kvScales: await fill(2 * kv / s.headDim, "float32", FROM.scales) }
           : {}),
@@ -118,7 +118,7 @@ async function openDecode(
           queriesOf(s),
         );
         using k = device.tensorFromBuffer(caches[0].k.buffer, kvShape, dtype);
-        using v = device.tensorFromBuffer(caches[0].v.buffer, kvShape, dtype);
+        using v = device.tensorFromBuffer(caches[0].v.buffer, kvShape, vDtypeOf(wanted));
         const { kvScales: scales } = caches[0];
         using kvScales = scales &&
           device.tensorFromBuffer(scales.buffer, scalesShape(s), "float32");
@@ -153,6 +153,11 @@ function queriesOf({ queries }: BenchShape): DType {
   return queries ?? "float16";
 }
 
+/** The dtype of v. */
+function vDtypeOf({ shape: { vDtype }, dtype }: DecodeProblem): DType {
+  return vDtype ?? dtype;
+}
+
 /** Scales of heads, where the case is about them. */
 function headScales({ scales, numKvHeads }: BenchShape) {
   if (scales !== "heads") return {};
@@ -163,16 +168,18 @@ function headScales({ scales, numKvHeads }: BenchShape) {
 function problemOf(wanted: DecodeProblem): AttentionProblem {
   const { shape: s, dtype, seqLens } = wanted;
   if (s.pageSize !== undefined) {
-    const tensor = { shape: [1, s.pageSize, s.numKvHeads, s.headDim], dtype };
-    return overCache(pagedDecode(pagedPlanOf(wanted), "NHD"), cachePages([tensor, tensor], "NHD"));
+    const shape = [1, s.pageSize, s.numKvHeads, s.headDim];
+    const pair = [{ shape, dtype }, { shape, dtype: vDtypeOf(wanted) }];
+    return overCache(pagedDecode(pagedPlanOf(wanted), "NHD"), cachePages(pair, "NHD"));
   }
-  const kv = { shape: [s.batch, s.kvLen, s.numKvHeads, s.headDim], dtype };
+  const k = { shape: [s.batch, s.kvLen, s.numKvHeads, s.headDim], dtype };
+  const v = { ...k, dtype: vDtypeOf(wanted) };
   const q = { shape: [s.batch, s.numQoHeads, s.headDim], dtype: queriesOf(s) };
   const kvScales = s.scales === "tokens"
     ? { shape: scalesShape(s), dtype: "float32" as const }
     : undefined;
   const options = { seqLens, kvScales, outDtype: q.dtype, ...headScales(s) };
-  return paddedDecode(q, kv, kv, options).problem;
+  return paddedDecode(q, k, v, options).problem;
 }
 
 /** A request's pages, from all over the cache. */
@@ -186,7 +193,8 @@ function pageOf(
 }
 
 /** The plan of a paged case; k and v are a pair. */
-function pagedPlanOf({ shape: s, dtype }: DecodeProblem): PagedDecodePlan {
+function pagedPlanOf(wanted: DecodeProblem): PagedDecodePlan {
+  const { shape: s, dtype } = wanted;
   const { batch, kvLen, pageSize = kvLen } = s;
   const pages = kvLen / pageSize;
   return {
@@ -202,7 +210,7 @@ function pagedPlanOf({ shape: s, dtype }: DecodeProblem): PagedDecodePlan {
     pageSize,
     qDtype: queriesOf(s),
     outDtype: queriesOf(s),
-    kvDtype: dtype,
+    kvDtype: { k: dtype, v: vDtypeOf(wanted) },
     kvScales: s.scales === "tokens" ? "token" : "none",
     ...headScales(s),
   };
@@ -249,7 +257,13 @@ async function answerOfWasm(wanted: DecodeProblem, request: number): Promise<Flo
   const operands = {
     q: fillOnHost(wasm, rows, queriesOf(s), FROM.q + request * rows),
     k: await cacheOnHost(wasm, wanted, request, kv, FROM.k + request * stride),
-    v: await cacheOnHost(wasm, wanted, request, kv, FROM.v + request * stride),
+    v: await cacheOnHost(
+      wasm,
+      { ...wanted, dtype: vDtypeOf(wanted) },
+      request,
+      kv,
+      FROM.v + request * stride,
+    ),
     ...(s.scales === "tokens" ? { kvScales: scalesOnHost(wasm, s, request, kvLen) } : {}),
     out: wasm.allocate(rows * bytesPerElement(queriesOf(s)), "bench"),
   };

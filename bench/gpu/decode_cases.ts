@@ -64,9 +64,16 @@ const WHOLE: readonly DecodeProblem[] = (["float8_e4m3fn", "float8_e5m2"] as con
   dtype,
 }));
 
+/** Keys in a dtype with range, values in one with precision. */
+const MIXED: readonly DecodeProblem[] = ([
+  ["float8_e5m2", "float8_e4m3fn"],
+  ["float16", "float8_e4m3fn"],
+  ["float16", "float8_e5m2"],
+] as const).map(([dtype, vDtype]) => ({ shape: { ...shape(64, 4096, 32, 8), vDtype }, dtype }));
+
 /**
  * Every group size at one cache, the shapes of FlashInfer's own measurements
- * (bench/peers/flashinfer.ts), a batch of mixed lengths, caches with scales, and queries in FP8.
+ * (bench/peers/flashinfer.ts), a batch of mixed lengths, caches with scales, queries in FP8, and k and v in two dtypes.
  */
 export const DECODE_PROBLEMS: readonly DecodeProblem[] = [
   ...inEachDtype([
@@ -81,6 +88,7 @@ export const DECODE_PROBLEMS: readonly DecodeProblem[] = [
   ]),
   ...SCALED,
   ...WHOLE,
+  ...MIXED,
 ];
 
 /** For software adapters. */
@@ -90,6 +98,7 @@ export const SMALL_DECODE_PROBLEMS: readonly DecodeProblem[] = inEachDtype([
   mixed(shape(4, 256, 8, 2)),
   { shape: { ...shape(2, 256, 8, 2), pageSize: 16 } },
   { shape: { ...shape(2, 256, 8, 2), scales: "heads" } },
+  { shape: { ...shape(2, 256, 8, 2), vDtype: "float8_e4m3fn" } },
   { shape: { ...shape(2, 256, 8, 2), queries: "float8_e4m3fn" } },
   { shape: { ...shape(2, 256, 8, 2), scales: "tokens" } },
   { shape: { ...shape(2, 256, 8, 2), scales: "tokens", pageSize: 16 } },
@@ -105,8 +114,9 @@ function tokens({ batch, kvLen, kvTokens }: BenchShape): number {
  * in float16.
  */
 export function decodeBytes({ shape: s, dtype }: DecodeProblem): number {
-  const row = s.headDim * bytesPerElement(dtype) + (s.scales === "tokens" ? 4 : 0);
-  const cache = 2 * tokens(s) * s.numKvHeads * row;
+  const element = bytesPerElement(dtype) + bytesPerElement(s.vDtype ?? dtype);
+  const pair = s.headDim * element + (s.scales === "tokens" ? 8 : 0);
+  const cache = tokens(s) * s.numKvHeads * pair;
   const rows = s.batch * s.numQoHeads * s.headDim;
   return cache + 2 * rows * bytesPerElement(s.queries ?? "float16");
 }

@@ -58,5 +58,6 @@ export function caseName(
   const queries = s.queries === undefined ? "" : `, q and out in ${s.queries}`;
   const odd = (s.headDim === 128 || family === "merge" ? "" : dims) + window + pages + scales +
     queries;
-  return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}${odd}, ${dtype}`;
+  const values = s.vDtype === undefined ? "" : ` and ${s.vDtype}`;
+  return `${family} ${s.batch} x ${tokens}, ${s.numQoHeads}/${s.numKvHeads}${odd}, ${dtype}${values}`;
 }
