@@ -25,7 +25,7 @@ import {
  *
  * @param vA `[n, H, D]`; outputs of attention, any dtype.
  * @param sA `[n, H]`, float32: their lse in base 2 (`returnLse: true`). -Infinity is a state over no
- *   key, whose v is not looked at.
+ *   key, whose v is not looked at; +Infinity, which no attention gives, makes its row and head NaN.
  * @param vB vA's shape and dtype.
  * @param sB sA's shape.
  * @returns out `[n, H, D]` in vA's dtype, and lse `[n, H]` in float32, base 2. Two empty states give

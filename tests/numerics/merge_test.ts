@@ -166,6 +166,20 @@ onEachBackend("NaN in the only state that is not empty is not taken for none", a
   assert.ok(lse.every(Number.isNaN), "lse");
 });
 
+onEachBackend("an lse of infinity makes its row and head NaN", async (device) => {
+  for (const other of [1, -Infinity, Infinity]) {
+    const c = drawStates({ ...PAIR, states: 2, dtype: "float32" });
+    // Of row 2 and head 1.
+    c.s[(2 * 2 + 1) * 3 + 1] = Infinity;
+    c.s[2 * 2 * 3 + 1] = other;
+    const { out, lse } = await runMergeStates(device, c);
+    lse.forEach((x, i) => assert.equal(Number.isNaN(x), i === 2 * 3 + 1, `${other}: lse ${i}`));
+    out.forEach((x, i) =>
+      assert.equal(Number.isNaN(x), Math.floor(i / 16) === 2 * 3 + 1, `${other}: out ${i}`)
+    );
+  }
+});
+
 onEachBackend("NaN in a state stays in its row and head", async (device) => {
   for (const dtype of DTYPES) {
     const clean = drawStates({ ...PAIR, states: 3, dtype });

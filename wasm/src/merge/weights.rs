@@ -23,8 +23,8 @@ impl Total {
         let mut held = states.clone().enumerate().filter(|&(_, s)| s != f32::NEG_INFINITY);
         match (held.next(), held.next()) {
             (None, _) => Total::Nothing,
-            // NaN is no state to pass on.
-            (Some((only, s)), None) if !s.is_nan() => Total::One(only),
+            // Neither NaN nor infinity is a state to pass on.
+            (Some((only, s)), None) if s < f32::INFINITY => Total::One(only),
             _ => Total::Many(Weights::of(states.map(f64::from))),
         }
     }
@@ -34,20 +34,16 @@ impl Weights {
     fn of(states: impl Iterator<Item = f64> + Clone) -> Weights {
         // A NaN makes no base, but makes the sum, and with it every weight, NaN.
         let base = states.clone().fold(f64::NEG_INFINITY, |base, s| if base < s { s } else { base });
-        let sum = states.map(|s| relative(s, base)).sum();
+        // So does an infinity, as of FlashInfer's: infinity − infinity.
+        let sum = states.map(|s| exp2(s - base)).sum();
         Weights { base, sum }
     }
 
     pub fn of_state(&self, s: f32) -> f32 {
-        (relative(s.into(), self.base) / self.sum) as f32
+        (exp2(f64::from(s) - self.base) / self.sum) as f32
     }
 
     pub fn lse(&self) -> f32 {
         (self.base + self.sum.log2()) as f32
     }
-}
-
-/// 2^(s − base), where infinite states share what there is: beside them finite ones count for nothing.
-fn relative(s: f64, base: f64) -> f64 {
-    if s == base { 1.0 } else { exp2(s - base) }
 }
