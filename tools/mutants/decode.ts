@@ -244,7 +244,7 @@ export const DECODE_KERNEL: readonly Mutant[] = [
     "/larger than/",
   ),
   mutant(
-    "windows of unlike keys and values begin at the cache's start",
+    "windows begin at the cache's start, by the other way to add up",
     "shaders/address.wgsl",
     "slot.page * params.v_page + kv_head * params.v_head - params.v_base",
     "slot.page * params.v_page + kv_head * params.v_head",
