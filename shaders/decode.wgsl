@@ -16,7 +16,7 @@
 // sums that they own, a step ahead.
 // Online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), but m grows only when it must
 // (FlashAttention-4), so that o is seldom rescaled. Each team keeps its own (m, d, o); at the end the
-// teams are merged. bench/NOTES.md tells what else was tried.
+// teams are merged. bench/notes/decode.md tells what else was tried.
 
 import constants::{
   COPIES, HALF_SLOTS, HEADS, LANE_QUADS, MERGE_QUADS, OWN, PARTS, PIECE_QUADS, REFS, ROWS,

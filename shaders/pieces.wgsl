@@ -50,7 +50,7 @@ import package::piece_format::decode_quad;
 @if(nan_marks && piece_2) fn nan_mark(piece: Piece) -> u32 {
   return turned(piece.x) | turned(piece.y);
 }
-// Of four words a driver made slower code of that (bench/NOTES.md).
+// Of four words a driver made slower code of that (bench/notes/decode.md).
 @if(nan_marks && piece_4) fn nan_mark(piece: Piece) -> u32 {
   let marks = marks_of(piece);
   return marks.x | marks.y | marks.z | marks.w;

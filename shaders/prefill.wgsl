@@ -15,7 +15,7 @@
 //   out = O / d,   lse = m + log2 d
 // Both products are sums of outer products, in stages of some dims or keys (prefill/tiles.wgsl). What a
 // lane reads lies at constant distances from few dynamic indices, since naga clamps each of those, and
-// sums have constant indices (bench/NOTES.md).
+// sums have constant indices (bench/notes/prefill.md).
 
 import constants::{
   CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, PACKED, Q_LOADS, ROW_QUADS, RUN,

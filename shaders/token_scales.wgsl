@@ -1,6 +1,6 @@
-// Scales of each token and KV head, in pairs: that of the key, then that of the value, since one load of
-// both costs next to nothing where two cost a tenth of decode (bench/NOTES.md). A head's lie side by side,
-// token by token, whatever the layout of the cache is.
+// Scales of each token and KV head, in pairs: that of the key, then that of the value. One load of both
+// costs next to nothing where two cost a tenth of decode (bench/notes/paged.md). A head's lie side by
+// side, token by token, whatever the layout of the cache is.
 
 import package::address::Slot;
 import package::params::params;

@@ -13,7 +13,7 @@ const root = new URL("../", import.meta.url);
 const path = (relative: string) => decodeURIComponent(new URL(relative, root).pathname);
 const generated = (name: string) => path(`src/generated/${name}`);
 
-// Relaxed SIMD is not among them: it was too little faster to ship a second module (bench/NOTES.md).
+// Relaxed SIMD is not among them: it was too little faster to ship a second module (bench/notes/cpu.md).
 const targetFeatures = "+simd128";
 
 const wasmOptFlags = [

@@ -3,7 +3,7 @@
 // A stage is some steps of an outer product: the rows' numbers of a step times the columns'. For q·k a
 // step is a dim: the rows are those of q, the columns keys. For P·v it is a key: the rows are weights, the
 // columns dims of v. Steps come in quads. A lane has LANE_ROWS rows in vectors of 4, and vectors of 4
-// columns. Two places by turns would save a barrier a stage, and were no faster (bench/NOTES.md).
+// columns. Two places by turns would save a barrier a stage, and were no faster (bench/notes/prefill.md).
 
 import constants::{
   COLUMN_QUADS, COLUMN_TILES, KEY_LANES, ROW_LANES, ROW_QUADS, ROW_TILES, RUN, VALUE_RUN,

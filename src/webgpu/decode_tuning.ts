@@ -1,6 +1,6 @@
 /**
  * The tuned constants of the decode kernel. They come from sweeps on an H200 (`deno task bench gpu
- * --sweep`, bench/NOTES.md); another GPU may want others.
+ * --sweep`, bench/notes/decode.md); another GPU may want others.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * The tuned constants of the prefill kernel. They come from sweeps on an H200 (bench/NOTES.md); another
+ * The tuned constants of the prefill kernel. They come from sweeps on an H200 (bench/notes/prefill.md); another
  * GPU may want others.
  *
  * @module

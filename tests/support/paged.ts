@@ -121,10 +121,10 @@ export function pagedInputs(
         movedScales(
           p,
           kvLens,
-          numPages * 2 * numKvHeads * pageSize,
-          (request, part, head, token) => {
+          numPages * numKvHeads * pageSize,
+          (request, head, token) => {
             const page = indices[indptr[request] + Math.floor(token / pageSize)];
-            return ((page * numKvHeads + head) * pageSize + token % pageSize) * 2 + part;
+            return (page * numKvHeads + head) * pageSize + token % pageSize;
           },
         ),
         [numPages, numKvHeads, pageSize, 2],

@@ -83,8 +83,8 @@ export async function runRagged(
     movedScales(
       p,
       kvLens,
-      2 * p.numKvHeads * kvRows,
-      (request, part, head, token) => (head * kvRows + kvIndptr[request] + token) * 2 + part,
+      p.numKvHeads * kvRows,
+      (request, head, token) => head * kvRows + kvIndptr[request] + token,
     ),
     [p.numKvHeads, kvRows, 2],
     "float32",

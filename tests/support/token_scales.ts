@@ -50,20 +50,19 @@ export function paddedScales(
   return { kvScales };
 }
 
-/** The scales of tokens in other places, in an array of so many that is NaN elsewhere. */
+/** The scales of tokens in other places, in an array of so many pairs that is NaN elsewhere. */
 export function movedScales(
   p: AttentionCase,
   kvLens: readonly number[],
-  count: number,
-  placeOf: (request: number, part: number, head: number, token: number) => number,
+  pairs: number,
+  pairOf: (request: number, head: number, token: number) => number,
 ): Float32Array {
-  const moved = new Float32Array(count).fill(NaN);
+  const moved = new Float32Array(2 * pairs).fill(NaN);
   kvLens.forEach((length, request) => {
     for (let token = 0; token < length; token++) {
-      for (let row = 0; row < 2 * p.numKvHeads; row++) {
-        const [part, head] = [Math.floor(row / p.numKvHeads), row % p.numKvHeads];
-        const scale = p.kvScales![scaleIndex(p, request, part, head, token)];
-        moved[placeOf(request, part, head, token)] = scale;
+      for (let head = 0; head < p.numKvHeads; head++) {
+        const from = scaleIndex(p, request, 0, head, token);
+        moved.set(p.kvScales!.subarray(from, from + 2), 2 * pairOf(request, head, token));
       }
     }
   });
