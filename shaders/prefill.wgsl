@@ -36,6 +36,8 @@ import package::prefill::tiles::{column_tile, key_of, row_of, row_tile, value_qu
 @if(caller_mask) import package::prefill::variant::caller_mask;
 import package::prefill::weights::store_weights;
 import package::rows::{any_lane, rows_max, rows_sum};
+import package::scores_product;
+import package::values_product;
 
 // Shuffles under a branch that whole subgroups take; Tint cannot see that they do.
 @if(enable_subgroups) diagnostic(off, subgroup_uniformity);
@@ -109,38 +111,16 @@ fn main(
       store_keys(key_pieces, work, first, chunk, local);
       store_queries(q_quads, q_positions, chunk, local);
       workgroupBarrier();
+      let first_step = scores_product::first_step(row_lane, key_lane);
       if (chunk + 1u < CHUNKS) {
         key_pieces = load_keys(k_rows, chunk + 1u, local);
         q_quads = load_queries(q_rows, chunk + 1u, local);
       } else {
         @if(!paged) let v_rows = value_rows(work, kv_head, first, local);
-        value_pieces = load_values(v_rows, work, first, local);
+        value_pieces = load_values(v_rows, local);
         @if(paged) v_rows = value_rows(work, kv_head, first + STAGE_KEYS, local);
       }
-      var base = 0u;
-      loop {
-        @unroll for (var u = 0u; u < UNROLL; u++) {
-          @unroll for (var e = 0u; e < 4; e++) {
-            var keys: array<vec4<f32>, KEY_QUADS>;
-            @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-              keys[j] = column_tile[(base + u) / PACKED].steps[e][((base + u) % PACKED) * KEY_QUADS + j][key_lane];
-            }
-            @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-              let queries = row_tile[base + u].steps[e].rows[i][row_lane];
-              @unroll for (var n = 0u; n < 4; n++) {
-                @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-                  scores[(4 * i + n) * KEY_QUADS + j] =
-                    fma(vec4<f32>(queries[n]), keys[j], scores[(4 * i + n) * KEY_QUADS + j]);
-                }
-              }
-            }
-          }
-        }
-        base += UNROLL;
-        // Known to the compiler, so that there is no loop: sums would change their registers around it.
-        if (UNROLL == CHUNK_QUADS) { break; }
-        if (base >= CHUNK_QUADS) { break; }
-      }
+      scores_product::add_product(&scores, first_step, row_lane, key_lane);
     }
 
     @unroll for (var i = 0u; i < LANE_ROWS; i++) {
@@ -243,10 +223,11 @@ fn main(
       store_weights(scores, stage, row_lane, key_lane);
       store_values(value_pieces, local, number, is_partial);
       workgroupBarrier();
+      let first_step = values_product::first_step(row_lane, key_lane);
       if (stage + 1u < stages) {
         let next = first + (stage + 1u) * STAGE_KEYS;
         @if(!paged) let v_rows = value_rows(work, kv_head, next, local);
-        value_pieces = load_values(v_rows, work, next, local);
+        value_pieces = load_values(v_rows, local);
         @if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);
       } else {
         // Of the next tile; behind the last one the last key's row stands for all.
@@ -272,29 +253,7 @@ fn main(
           }
         }
       } else {
-        var base = 0u;
-        loop {
-          @unroll for (var u = 0u; u < UNROLL; u++) {
-            @unroll for (var n = 0u; n < 4; n++) {
-              var values: array<vec4<f32>, VALUE_QUADS>;
-              @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                values[h] = column_tile[base + u].steps[n][h][key_lane];
-              }
-              @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-                let weights = row_tile[base + u].steps[n].rows[i][row_lane];
-                @unroll for (var m = 0u; m < 4; m++) {
-                  @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
-                    output[(4 * i + m) * VALUE_QUADS + h] =
-                      fma(vec4<f32>(weights[m]), values[h], output[(4 * i + m) * VALUE_QUADS + h]);
-                  }
-                }
-              }
-            }
-          }
-          base += UNROLL;
-          if (UNROLL == STAGE_QUADS) { break; }
-          if (base >= STAGE_QUADS) { break; }
-        }
+        values_product::add_product(&output, first_step, row_lane, key_lane);
       }
     }
   }

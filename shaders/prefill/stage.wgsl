@@ -183,23 +183,21 @@ fn v_piece(n: u32, local: u32) -> u32 {
   return (local + n * WORKGROUP) % V_SPAN;
 }
 
-// The rows of v that a lane loads for the stage whose first key is `first`.
+// The rows of v that a lane loads for the stage whose first key is `first`, as with k.
 fn value_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, V_LOADS> {
   var rows: array<u32, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
-    rows[n] = v_row(slot_of(work, first + v_key(n, local)), kv_head);
+    let key = min(first + v_key(n, local), work.end_key - 1u);
+    rows[n] = v_row(slot_of(work, key), kv_head);
   }
   return rows;
 }
 
-fn load_values(
-  rows: array<u32, V_LOADS>, work: Work, first: u32, local: u32,
-) -> array<v_pieces::Piece, V_LOADS> {
+fn load_values(rows: array<u32, V_LOADS>, local: u32) -> array<v_pieces::Piece, V_LOADS> {
   var pieces: array<v_pieces::Piece, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
-    let key = first + v_key(n, local);
-    // What lies beyond the end would be silenced too, where it is not finite in the slow way.
-    if (v_piece(n, local) * PIECE_QUADS < V_QUADS && key < work.end_key) {
+    // Known to the compiler where rows are whole: it waits for what it loads under a condition.
+    if (V_QUADS == KEY_LANES * VALUE_QUADS || v_piece(n, local) * PIECE_QUADS < V_QUADS) {
       pieces[n] = v[rows[n] + v_piece(n, local)];
     }
   }

@@ -11,24 +11,29 @@ import package::prefill::tiles::row_tile;
 // The lanes whose keys of a block are of one stage.
 const STAGE_LANES = KEY_LANES / BLOCK_STAGES;
 
-// Stores the weights of a stage's keys as rows.
+// Stores the weights of a stage's keys as rows. Which they are is looked up first, so that there is one
+// place to store them.
 fn store_weights(
   weights: array<vec4<f32>, LANE_ROWS * KEY_QUADS>, stage: u32, row_lane: u32, key_lane: u32,
 ) {
   if (key_lane / STAGE_LANES == stage % BLOCK_STAGES) {
-    @unroll for (var block = 0u; block < LANE_KEYS / RUN; block++) {
-      if (stage / BLOCK_STAGES == block / STAGE_BLOCKS) {
-        @unroll for (var n = 0u; n < RUN; n++) {
-          let step = ((block % STAGE_BLOCKS) * KEY_LANES + key_lane % STAGE_LANES) * RUN + n;
+    @unroll for (var place = 0u; place < STAGE_BLOCKS * RUN; place++) {
+      var own: array<vec4<f32>, ROW_QUADS>;
+      @unroll for (var first = 0u; first < LANE_KEYS; first += STAGE_BLOCKS * RUN) {
+        if (stage / BLOCK_STAGES == first / (STAGE_BLOCKS * RUN)) {
           @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-            row_tile[step / 4u].steps[step % 4u].rows[i][row_lane] = vec4<f32>(
-              weights[(4 * i) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
-              weights[(4 * i + 1) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
-              weights[(4 * i + 2) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
-              weights[(4 * i + 3) * KEY_QUADS + (block * RUN + n) / 4][(block * RUN + n) % 4],
+            own[i] = vec4<f32>(
+              weights[(4 * i) * KEY_QUADS + (first + place) / 4][(first + place) % 4],
+              weights[(4 * i + 1) * KEY_QUADS + (first + place) / 4][(first + place) % 4],
+              weights[(4 * i + 2) * KEY_QUADS + (first + place) / 4][(first + place) % 4],
+              weights[(4 * i + 3) * KEY_QUADS + (first + place) / 4][(first + place) % 4],
             );
           }
         }
+      }
+      let step = ((place / RUN) * KEY_LANES + key_lane % STAGE_LANES) * RUN + place % RUN;
+      @unroll for (var i = 0u; i < ROW_QUADS; i++) {
+        row_tile[step / 4u].steps[step % 4u].rows[i][row_lane] = own[i];
       }
     }
   }

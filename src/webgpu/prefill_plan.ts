@@ -257,13 +257,25 @@ function kernelOf(
       q_format: inputModule(problem.qDtype, capabilities),
       out_format: outputModule(outDtype),
     },
-    instances: pieces.instances,
+    instances: { ...pieces.instances, ...PRODUCTS },
     constants: { ...c, PAGE_SIZE: conditions.paged ? c.PAGE_SIZE : 1 },
     conditions,
     bindings: ["uniform", "read", "read", "read", "read", "write", "write", "read", "read"],
     caller: variant ? callerCode(variant) : undefined,
   };
 }
+
+/** The two products, by what shaders/prefill/product.wgsl calls their constants. */
+const PRODUCTS: KernelRequest["instances"] = {
+  scores_product: {
+    file: "prefill/product",
+    words: { QUADS: "KEY_QUADS", DEPTH: "CHUNK_QUADS", PACK: "PACKED" },
+  },
+  values_product: {
+    file: "prefill/product",
+    words: { QUADS: "VALUE_QUADS", DEPTH: "STAGE_QUADS", PACK: "UNPACKED" },
+  },
+};
 
 function reasonOf(
   { numQoHeads, numKvHeads }: AttentionProblem,

@@ -125,6 +125,7 @@ export function prefillShape(
       ROW_TILES: rowTiles(),
       COLUMN_TILES: columnTiles(),
       PACKED: packed,
+      UNPACKED: 1,
       COLUMN_QUADS: columnQuads,
       STAGES: tileKeys / stageKeys,
       STAGE_QUADS: stageQuads,
