@@ -13,13 +13,13 @@
 //   P = scaled P   where values have scales of their own, as keys then have in S (prefill/scales.wgsl)
 //   O += P·v       a lane has LANE_ROWS x 4 · VALUE_QUADS of it; P goes through workgroup memory
 //   out = O / d,   lse = m + log2 d
-// Both products are sums of outer products, in stages of some dims or keys (prefill/tiles.wgsl). What a
-// lane reads lies at constant distances from few dynamic indices, since naga clamps each of those, and
-// sums have constant indices (bench/notes/prefill.md).
+// Both products are sums of outer products, in stages of some dims or keys (prefill/tiles.wgsl,
+// prefill/product.wgsl). What a lane reads lies at constant distances from few dynamic indices, since naga
+// clamps each of those, and sums have constant indices (bench/notes/prefill.md).
 
 import constants::{
-  CHUNK_QUADS, CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, PACKED, Q_LOADS, ROW_QUADS, RUN,
-  STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, UNROLL, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, Q_LOADS, RUN, STAGE_QUADS, STAGES, TILE_KEYS,
+  TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
 import package::params::{Head, Row, Work, head_at, mask_at, params, row_at, work_at};
@@ -117,7 +117,7 @@ fn main(
         q_quads = load_queries(q_rows, chunk + 1u, local);
       } else {
         @if(!paged) let v_rows = value_rows(work, kv_head, first, local);
-        value_pieces = load_values(v_rows, local);
+        value_pieces = load_values(v_rows, work, first, local);
         @if(paged) v_rows = value_rows(work, kv_head, first + STAGE_KEYS, local);
       }
       scores_product::add_product(&scores, first_step, row_lane, key_lane);
@@ -227,7 +227,7 @@ fn main(
       if (stage + 1u < stages) {
         let next = first + (stage + 1u) * STAGE_KEYS;
         @if(!paged) let v_rows = value_rows(work, kv_head, next, local);
-        value_pieces = load_values(v_rows, local);
+        value_pieces = load_values(v_rows, work, next, local);
         @if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);
       } else {
         // Of the next tile; behind the last one the last key's row stands for all.

@@ -193,10 +193,19 @@ fn value_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, V_
   return rows;
 }
 
-fn load_values(rows: array<u32, V_LOADS>, local: u32) -> array<v_pieces::Piece, V_LOADS> {
+// Whether a lane looks at the end before it loads is the driver's liking: where it loads two pieces under a
+// condition it waits for them at once, and where it loads a single one without, too (bench/notes/prefill.md).
+// What lies beyond the end has weights of 0.
+fn load_values(
+  rows: array<u32, V_LOADS>, work: Work, first: u32, local: u32,
+) -> array<v_pieces::Piece, V_LOADS> {
   var pieces: array<v_pieces::Piece, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
-    // Known to the compiler where rows are whole: it waits for what it loads under a condition.
+    @if(single_value_piece)
+    if (v_piece(n, local) * PIECE_QUADS < V_QUADS && first + v_key(n, local) < work.end_key) {
+      pieces[n] = v[rows[n] + v_piece(n, local)];
+    }
+    @if(!single_value_piece)
     if (V_QUADS == KEY_LANES * VALUE_QUADS || v_piece(n, local) * PIECE_QUADS < V_QUADS) {
       pieces[n] = v[rows[n] + v_piece(n, local)];
     }

@@ -70,7 +70,7 @@ function largeTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
     keyLanes,
     laneRows,
     laneKeys: 8,
-    run: 2,
+    run: 1,
     chunkQuads: 4,
     stageQuads: 4,
     unroll: 4,
@@ -80,7 +80,7 @@ function largeTiles({ rows, headDimV }: PrefillNeeds): PrefillTuning {
   if (rows <= 16) return tiles(4, 16, 4);
   // Few registers: three of these fit a processor.
   if (rows <= 32) return { ...tiles(8, 16, 4), workgroups: 132 * 3 };
-  if (rows <= 64) return { ...tiles(8, 16, 8), unroll: 2 };
+  if (rows <= 64) return tiles(8, 16, 8);
   // Rows of v that are long leave a lane fewer of a tile's.
   return headDimV > 128 ? tiles(8, 32, 8) : tiles(16, 16, 8);
 }

@@ -14,6 +14,7 @@ const SCHEDULE = ["tests/unit/prefill_schedule_test.ts"];
 const PLAN = ["tests/unit/prefill_plan_test.ts"];
 const KERNEL = "shaders/prefill.wgsl";
 const STAGE = "shaders/prefill/stage.wgsl";
+const PRODUCT = "shaders/prefill/product.wgsl";
 
 /** Mutants of prefill on WebGPU. */
 export const PREFILL_KERNEL: readonly Mutant[] = [
@@ -196,8 +197,8 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   mutant(
     "prefill: weights of a run in another order",
     "shaders/prefill/weights.wgsl",
-    "* RUN + n;",
-    "* RUN + RUN - 1u - n;",
+    "* RUN + place % RUN;",
+    "* RUN + RUN - 1u - place % RUN;",
     GRID,
     "/queries around tile edges, causal.*webgpu/",
   ),
@@ -220,10 +221,42 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   mutant(
     "prefill: weights of a block's later stages are not stored",
     "shaders/prefill/weights.wgsl",
-    "stage / BLOCK_STAGES == block / STAGE_BLOCKS",
-    "stage == block / STAGE_BLOCKS",
+    "stage / BLOCK_STAGES == first / (STAGE_BLOCKS * RUN)",
+    "stage == first / (STAGE_BLOCKS * RUN)",
     GRID,
     "/(head dims|group 3) .*webgpu/",
+  ),
+  mutant(
+    "prefill: rows of a step with the columns of the next",
+    PRODUCT,
+    "next.rows[i] = row_tile[quad].steps[(e + 1u) % 4u]",
+    "next.rows[i] = row_tile[quad].steps[e]",
+    GRID,
+    "/group 3 .*webgpu/",
+  ),
+  mutant(
+    "prefill: a stage begins with its second step",
+    PRODUCT,
+    "column_tile[0].steps[0]",
+    "column_tile[0].steps[1]",
+    GRID,
+    "/group 3 .*webgpu/",
+  ),
+  mutant(
+    "prefill: a quad's last step is followed by the quad's first",
+    PRODUCT,
+    "let quad = base + u + (e + 1u) / 4u;",
+    "let quad = base + u;",
+    GRID,
+    "/group 3 .*webgpu/",
+  ),
+  mutant(
+    "prefill: a lane's columns are gone through forth and forth again",
+    PRODUCT,
+    "(1u - n % 2u) * m + (n % 2u) * (LAST - m)",
+    "(1u - n % 2u) * m + (n % 2u) * LAST",
+    GRID,
+    "/group 3 .*webgpu/",
   ),
   mutant(
     "prefill: queries before position 0 turn the other way",
