@@ -117,7 +117,7 @@ fn main(
         q_quads = load_queries(q_rows, chunk + 1u, local);
       } else {
         @if(!paged) let v_rows = value_rows(work, kv_head, first, local);
-        value_pieces = load_values(v_rows, work, first, local);
+        value_pieces = load_values(v_rows, local, work, first);
         @if(paged) v_rows = value_rows(work, kv_head, first + STAGE_KEYS, local);
       }
       scores_product::add_product(&scores, first_step, row_lane, key_lane);
@@ -227,7 +227,7 @@ fn main(
       if (stage + 1u < stages) {
         let next = first + (stage + 1u) * STAGE_KEYS;
         @if(!paged) let v_rows = value_rows(work, kv_head, next, local);
-        value_pieces = load_values(v_rows, work, next, local);
+        value_pieces = load_values(v_rows, local, work, next);
         @if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);
       } else {
         // Of the next tile; behind the last one the last key's row stands for all.

@@ -11,8 +11,6 @@
 import constants::{DEPTH, KEY_LANES, LANE_ROWS, PACK, QUADS, ROW_QUADS, UNROLL};
 import package::prefill::tiles::{column_tile, row_tile};
 
-const LAST = 4u * QUADS - 1u;
-
 struct Step {
   rows: array<vec4<f32>, ROW_QUADS>,
   columns: array<vec4<f32>, QUADS>,
@@ -48,12 +46,26 @@ fn add_product(
           next.rows[i] = row_tile[quad].steps[(e + 1u) % 4u].rows[i][row_lane];
         }
         @unroll for (var i = 0u; i < ROW_QUADS; i++) {
-          @unroll for (var n = 0u; n < 4; n++) {
-            @unroll for (var m = 0u; m < 4 * QUADS; m++) {
-              const column = (1u - n % 2u) * m + (n % 2u) * (LAST - m);
-              const at = (4u * i + n) * QUADS + column / 4u;
-              (*sums)[at][column % 4u] =
-                fma(step.rows[i][n], step.columns[column / 4u][column % 4u], (*sums)[at][column % 4u]);
+          @unroll for (var n = 0u; n < 4; n += 2) {
+            // Few expressions a statement: naga takes seconds where each computes its indices.
+            let row = step.rows[i][n];
+            @unroll for (var j = 0u; j < QUADS; j++) {
+              let column = step.columns[j];
+              let sum = &(*sums)[(4 * i + n) * QUADS + j];
+              (*sum).x = fma(row, column.x, (*sum).x);
+              (*sum).y = fma(row, column.y, (*sum).y);
+              (*sum).z = fma(row, column.z, (*sum).z);
+              (*sum).w = fma(row, column.w, (*sum).w);
+            }
+            // The next row, back.
+            let next_row = step.rows[i][n + 1];
+            @unroll for (var j = 0u; j < QUADS; j++) {
+              let column = step.columns[QUADS - 1 - j];
+              let sum = &(*sums)[(4 * i + n + 2) * QUADS - 1 - j];
+              (*sum).w = fma(next_row, column.w, (*sum).w);
+              (*sum).z = fma(next_row, column.z, (*sum).z);
+              (*sum).y = fma(next_row, column.y, (*sum).y);
+              (*sum).x = fma(next_row, column.x, (*sum).x);
             }
           }
         }

@@ -197,7 +197,7 @@ fn value_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, V_
 // condition it waits for them at once, and where it loads a single one without, too (bench/notes/prefill.md).
 // What lies beyond the end has weights of 0.
 fn load_values(
-  rows: array<u32, V_LOADS>, work: Work, first: u32, local: u32,
+  rows: array<u32, V_LOADS>, local: u32, work: Work, first: u32,
 ) -> array<v_pieces::Piece, V_LOADS> {
   var pieces: array<v_pieces::Piece, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {

@@ -253,10 +253,10 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   mutant(
     "prefill: a lane's columns are gone through forth and forth again",
     PRODUCT,
-    "(1u - n % 2u) * m + (n % 2u) * (LAST - m)",
-    "(1u - n % 2u) * m + (n % 2u) * LAST",
+    "step.columns[QUADS - 1 - j]",
+    "step.columns[j]",
     GRID,
-    "/group 3 .*webgpu/",
+    "/head dims .*webgpu/",
   ),
   mutant(
     "prefill: queries before position 0 turn the other way",
