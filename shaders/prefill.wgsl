@@ -22,7 +22,7 @@ import constants::{
   TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
-import package::params::{Head, Row, Work, head_at, mask_at, params, row_at, work_at};
+import package::params::{Row, Work, head_at, mask_at, params, row_at, work_at};
 import package::v_format;
 import package::v_pieces;
 import package::out_format;

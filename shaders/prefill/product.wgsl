@@ -8,7 +8,7 @@
 // that an FMA shares an operand with the one before it: at full rate a processor reads two registers an
 // FMA, and the third only if it has kept it (bench/notes/prefill.md).
 
-import constants::{DEPTH, KEY_LANES, LANE_ROWS, PACK, QUADS, ROW_QUADS, UNROLL};
+import constants::{DEPTH, LANE_ROWS, PACK, QUADS, ROW_QUADS, UNROLL};
 import package::prefill::tiles::{column_tile, row_tile};
 
 struct Step {

@@ -5,6 +5,7 @@ import { DTYPES } from "../../src/dtype.ts";
 import { LimitError } from "../../src/errors.ts";
 import { singlePrefill } from "../../src/prefill_problem.ts";
 import type { PrefillOptions } from "../../src/options.ts";
+import { linkShader } from "../../src/webgpu/link.ts";
 import { planPrefill } from "../../src/webgpu/prefill_plan.ts";
 import { tableWords } from "../../src/webgpu/prefill_tables.ts";
 import { capabilities } from "../support/capabilities.ts";
@@ -29,6 +30,25 @@ function problemOf(
     options,
   ).problem;
 }
+
+// A compiler's front reads it in the caller's thread: indices computed in each statement made it 790 kB
+// once, of which naga took 2.9 s.
+Deno.test("planPrefill(): kernels have a text of bounded length", async () => {
+  for (const queries of [4, 8, 16, 1024]) {
+    for (const dims of [[64, 64], [128, 128], [192, 128], [256, 256]]) {
+      for (
+        const options of [{ causal: true }, { posEncodingMode: "ALIBI", logitsSoftCap: 30 }, {
+          posEncodingMode: "ROPE_LLAMA",
+        }] as const
+      ) {
+        const { kernel } = planPrefill(problemOf([queries, 2048], [32, 8, ...dims], options), H200);
+        const conditions = { ...kernel.conditions, enable_subgroups: true };
+        const { length } = await linkShader({ ...kernel, conditions });
+        assert.ok(length < 400_000, `${kernel.name}: ${length}`);
+      }
+    }
+  }
+});
 
 Deno.test("planPrefill(): tiles fit the device's workgroup memory", () => {
   for (const device of [H200, PORTABLE]) {
