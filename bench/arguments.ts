@@ -12,6 +12,9 @@ import { parseSweep, type SweepLists } from "./gpu/sweep.ts";
 export const PARTS = ["gpu", "codec", "cpu"] as const;
 export type Part = typeof PARTS[number];
 
+/** What only the part gpu has. */
+const OF_GPU = ["sweep", "variants", "profile"] as const;
+
 /** What the command line asks for. */
 export interface BenchArguments {
   readonly parts: readonly Part[];
@@ -22,10 +25,11 @@ export interface BenchArguments {
   readonly machine: string;
   readonly peers: boolean;
   readonly sweep: SweepLists | null;
+  readonly variants: string | null;
 }
 
 const FLAGS = ["quick", "no-peers"];
-const WITH_VALUE = ["filter", "json", "machine", "profile", "sweep"];
+const WITH_VALUE = ["filter", "json", "machine", "profile", "sweep", "variants"];
 
 /** Reads the arguments after the program's name. */
 export function readArguments(args: readonly string[]): BenchArguments {
@@ -53,9 +57,9 @@ export function readArguments(args: readonly string[]): BenchArguments {
   }
   const last = (name: string) => values.get(name)?.pop() ?? null;
   const sweep = values.get("sweep");
+  const ofGpu = OF_GPU.some((name) => values.has(name));
   const found: BenchArguments = {
-    // A sweep or a profile is of the GPU.
-    parts: parts.length > 0 ? parts : sweep || values.has("profile") ? ["gpu"] : PARTS,
+    parts: parts.length > 0 ? parts : ofGpu ? ["gpu"] : PARTS,
     quick: flags.has("quick"),
     peers: !flags.has("no-peers"),
     filter: last("filter") ?? "",
@@ -63,18 +67,22 @@ export function readArguments(args: readonly string[]): BenchArguments {
     profile: last("profile"),
     machine: last("machine") ?? "",
     sweep: sweep ? parseSweep(sweep) : null,
+    variants: last("variants"),
   };
   checkTogether(found);
   return found;
 }
 
-function checkTogether({ parts, sweep, profile, json }: BenchArguments): void {
-  for (const [name, value] of [["--sweep", sweep], ["--profile", profile]]) {
-    if (value === null || (parts.length === 1 && parts[0] === "gpu")) continue;
-    throw new BenchError(`${name} is for the part gpu alone`);
+function checkTogether(found: BenchArguments): void {
+  const { parts, profile } = found;
+  for (const name of OF_GPU) {
+    if (found[name] === null || (parts.length === 1 && parts[0] === "gpu")) continue;
+    throw new BenchError(`--${name} is for the part gpu alone`);
   }
-  if (profile !== null && (sweep !== null || json !== null)) {
-    throw new BenchError("--profile traces instead of timing: it goes with no --sweep or --json");
+  if (profile === null) return;
+  for (const name of ["sweep", "variants", "json"] as const) {
+    if (found[name] === null) continue;
+    throw new BenchError(`--profile traces instead of timing: it goes with no --${name}`);
   }
 }
 

@@ -53,14 +53,18 @@ function checkMeasured(gpu: GpuBench | null, lines: readonly BenchLine[]): void 
 }
 
 async function write(
-  { json, profile, machine, sweep }: BenchArguments,
+  { json, profile, machine }: BenchArguments,
   gpu: GpuBench | null,
   lines: readonly BenchLine[],
 ): Promise<string[]> {
   const written: string[] = [];
   if (json !== null) {
     const result = resultOf(gpu, lines, machine);
-    const text = JSON.stringify(sweep ? { ...result, sweep: gpu?.sweep } : result, null, 1);
+    const text = JSON.stringify(
+      gpu?.sweep.length ? { ...result, sweep: gpu.sweep } : result,
+      null,
+      1,
+    );
     await writeWhole(json, `${text}\n`);
     written.push(json);
   }

@@ -18,6 +18,7 @@ import { profileCases, type ProfiledCall } from "./profile.ts";
 import { sweepCases, type SweepEntry, type SweepLists } from "./sweep.ts";
 import { describeLimits, describeLine } from "./table.ts";
 import { GpuTimer, type TimingBudget } from "./timing.ts";
+import { readVariants, type Variant } from "./variants.ts";
 
 const FULL: TimingBudget = {
   rounds: 3,
@@ -65,6 +66,8 @@ export interface GpuBenchOptions {
   readonly filter: string;
   /** Tuning constants to try in all combinations, instead of timing what is there. */
   readonly sweep: SweepLists | null;
+  /** A file of variants of the source, to try instead of timing what is there. */
+  readonly variants: string | null;
   /** Whether to trace one call of each case, instead of timing it. */
   readonly profile: boolean;
   /** Whether to time other libraries beside us. */
@@ -76,10 +79,11 @@ export async function benchGpu(
   options: GpuBenchOptions,
   casesOf: (isSmall: boolean) => readonly GpuCase[] = casesFor,
 ): Promise<GpuBench | null> {
+  const variants = options.variants === null ? null : await readVariants(options.variants);
   const backend = await openGpu();
   if (!backend) return null;
   try {
-    return await benchOn(backend, options, casesOf);
+    return await benchOn(backend, options, casesOf, variants);
   } catch (error) {
     backend.destroy();
     throw error;
@@ -90,6 +94,7 @@ async function benchOn(
   backend: WebGpuBackend,
   options: GpuBenchOptions,
   casesOf: (isSmall: boolean) => readonly GpuCase[],
+  variants: readonly Variant[] | null,
 ): Promise<GpuBench> {
   const { adapter, description } = backend.report();
   console.log(`GPU: ${description}`);
@@ -106,10 +111,11 @@ async function benchOn(
     const lab = { backend, timer, limits, budget };
     const result = { backend, limits, lines: [], sweep: [], profile: [] };
     if (options.profile) return { ...result, profile: await profileCases(lab, cases) };
-    if (options.sweep) {
+    if (options.sweep || variants) {
       // A round of each combination ranks them.
       const quick = { ...lab, budget: { ...budget, rounds: 1, wallCalls: 0 } };
-      return { ...result, sweep: await sweepCases(quick, cases, options.sweep) };
+      const sweep = await sweepCases(quick, cases, options.sweep ?? {}, variants ?? undefined);
+      return { ...result, sweep };
     }
     const lines = await timeCases(lab, cases);
     if (options.peers) {

@@ -1,6 +1,7 @@
 /**
- * The sweep for kernel authors: every combination of tuning constants over the cases, checked, timed
- * and ranked. It is how the constants in src/webgpu/decode_tuning.ts come to be.
+ * The sweep for kernel authors: every combination of tuning constants, with every variant of the
+ * source, over the cases, checked, timed and ranked. It is how the constants in
+ * src/webgpu/decode_tuning.ts come to be.
  *
  * @module
  */
@@ -11,12 +12,14 @@ import { DECODE_TUNING_NAMES } from "../../src/webgpu/decode_tuning.ts";
 import { PREFILL_TUNING_NAMES } from "../../src/webgpu/prefill_tuning.ts";
 import { caseName, type GpuCase, type OpenCase, type Tuning } from "./family.ts";
 import { type Lab, lineOf, measure, withCase } from "./measure.ts";
+import { AS_IT_IS, type Variant, withVariant } from "./variants.ts";
 
 /** Lists of values by the names of tuning constants. */
 export type SweepLists = Readonly<Record<string, readonly number[]>>;
 
 /** One combination on one case; `failure` says why it has no time. */
 export interface SweepEntry {
+  readonly variant: string;
   readonly tuning: Tuning;
   readonly case: { readonly family: string; readonly shape: BenchShape; readonly dtype: string };
   readonly line?: BenchLine;
@@ -60,48 +63,58 @@ export function combinations(lists: SweepLists): Tuning[] {
   return all;
 }
 
-/** Runs every combination on every case and prints each case's ranking. */
+/** Runs every combination of every variant on every case and prints each case's ranking. */
 export async function sweepCases(
   lab: Lab,
   cases: readonly GpuCase[],
   lists: SweepLists,
+  variants: readonly Variant[] = [AS_IT_IS],
 ): Promise<SweepEntry[]> {
   const entries: SweepEntry[] = [];
   for (const wanted of cases) {
-    const ofCase = await sweepCase(lab, wanted, lists);
+    const ofCase: SweepEntry[] = [];
+    for (const variant of variants) ofCase.push(...await sweepVariant(lab, wanted, lists, variant));
     ofCase.sort((a, b) => (a.line?.time.median ?? Infinity) - (b.line?.time.median ?? Infinity));
     console.log(`  ${caseName(wanted)}`);
-    for (const { tuning, line, failure } of ofCase.slice(0, PRINTED)) {
+    for (const { variant, tuning, line, failure } of ofCase.slice(0, PRINTED)) {
       const result = line
         ? `${line.time.median.toFixed(1).padStart(9)} us  ${line.kernel}`
         : failure;
-      console.log(`    ${JSON.stringify(tuning).padEnd(60)} ${result}`);
+      console.log(`    ${`${variant} ${JSON.stringify(tuning)}`.padEnd(60)} ${result}`);
     }
     entries.push(...ofCase);
   }
   return entries;
 }
 
-async function sweepCase(lab: Lab, wanted: GpuCase, lists: SweepLists): Promise<SweepEntry[]> {
+function sweepVariant(
+  lab: Lab,
+  wanted: GpuCase,
+  lists: SweepLists,
+  variant: Variant,
+): Promise<SweepEntry[]> {
   const { family, shape, dtype } = wanted;
-  const entries: SweepEntry[] = [];
-  const seen = new Set<string>();
-  for (const tuning of combinations(lists)) {
-    const entry = { tuning, case: { family, shape, dtype } };
-    try {
-      await withCase(lab, wanted, tuning, async (open) => {
-        // Different bounds may lead to the same dispatches.
-        const work = workOf(open);
-        if (seen.has(work)) return;
-        seen.add(work);
-        const line = lineOf(wanted, [await measure(lab, wanted, open)], lab.limits);
-        entries.push({ ...entry, line });
-      });
-    } catch (error) {
-      entries.push({ ...entry, failure: firstLine(error) });
+  return withVariant(lab.backend, variant, async (backend) => {
+    const entries: SweepEntry[] = [];
+    const seen = new Set<string>();
+    for (const combination of combinations(lists)) {
+      const tuning = { ...variant.tuning, ...combination };
+      const entry = { variant: variant.name, tuning, case: { family, shape, dtype } };
+      try {
+        await withCase({ ...lab, backend }, wanted, tuning, async (open) => {
+          // Different bounds may lead to the same dispatches.
+          const work = workOf(open);
+          if (seen.has(work)) return;
+          seen.add(work);
+          const line = lineOf(wanted, [await measure(lab, wanted, open)], lab.limits);
+          entries.push({ ...entry, line });
+        });
+      } catch (error) {
+        entries.push({ ...entry, failure: firstLine(error) });
+      }
     }
-  }
-  return entries;
+    return entries;
+  });
 }
 
 function workOf({ calls: [call] }: OpenCase): string {

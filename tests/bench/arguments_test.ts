@@ -14,6 +14,7 @@ Deno.test("readArguments() reads parts, flags and values", () => {
     profile: null,
     machine: "",
     sweep: null,
+    variants: null,
   });
   const args = ["cpu", "--quick", "--no-peers", "--json=a.json", "--machine", "H200", "gpu"];
   const { parts, quick, peers, json, machine } = readArguments(args);
@@ -31,6 +32,10 @@ Deno.test("readArguments() takes a sweep and a profile as of the GPU", () => {
   assert.deepEqual(sweep.parts, ["gpu"]);
   assert.deepEqual(sweep.sweep, { rows: [2, 4], workgroup: [64] });
   assert.deepEqual(readArguments(["--profile", "t.json", "--filter", "e5m2"]).parts, ["gpu"]);
+  const both = readArguments(["--variants", "v.json", "--sweep", "unroll=2,4"]);
+  assert.deepEqual([both.parts, both.variants, both.sweep], [["gpu"], "v.json", {
+    unroll: [2, 4],
+  }]);
 });
 
 Deno.test("readArguments() refuses in one line", () => {
@@ -45,6 +50,8 @@ Deno.test("readArguments() refuses in one line", () => {
     [["--sweep", "colour=2"], /^--sweep colour=2: colour is none of /],
     [["codec", "--sweep", "rows=2"], /^--sweep is for the part gpu alone$/],
     [["gpu", "cpu", "--profile", "t"], /^--profile is for the part gpu alone$/],
+    [["codec", "--variants", "v"], /^--variants is for the part gpu alone$/],
+    [["--profile", "t", "--variants", "v"], /^--profile traces instead .* with no --variants$/],
     [["--profile", "t", "--json", "a"], /^--profile traces instead of timing/],
     [["--profile", "t", "--sweep", "rows=2"], /^--profile traces instead of timing/],
   ];

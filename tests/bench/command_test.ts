@@ -26,6 +26,8 @@ Deno.test("bench: bad input is code 2, one line, and nothing written", () =>
       [["codec", "--json", join(folder, "file", "a.json")], /cannot be written/],
       [["codec", "--json", folder], /cannot be written: it is a folder/],
       [["--profile", folder], /cannot be written: it is a folder/],
+      [["--variants", join(folder, "missing")], /--variants .*missing: ENOENT/],
+      [["--variants", join(folder, "file")], /--variants: no JSON/],
     ];
     for (const [args, message] of cases) {
       const lines: string[] = [];

@@ -104,7 +104,14 @@ gpuTest("prefill is checked at both ends and timed", async () => {
 });
 
 const small = SMALL_DECODE_PROBLEMS.find(({ seqLens, dtype }) => seqLens && dtype === "float16")!;
-const QUIET = { quick: true, filter: "", sweep: null, profile: false, peers: false };
+const QUIET = {
+  quick: true,
+  filter: "",
+  sweep: null,
+  variants: null,
+  profile: false,
+  peers: false,
+};
 
 /** What `work` prints. */
 async function printed(work: () => Promise<void>): Promise<string[]> {
