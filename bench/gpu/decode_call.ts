@@ -8,7 +8,7 @@
 import type { AttentionProblem } from "../../src/attention_problem.ts";
 import type { AttentionOperands } from "../../src/backend.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
-import { compileDecode, decodeDispatches } from "../../src/webgpu/decode.ts";
+import { attentionDispatches, compileAttention } from "../../src/webgpu/attention.ts";
 import { planDecode } from "../../src/webgpu/decode_plan.ts";
 import type { Dispatch } from "../../src/webgpu/dispatch.ts";
 import type { Tuning } from "./family.ts";
@@ -22,6 +22,6 @@ export async function decodeCall(
   tuning?: Tuning,
 ): Promise<Dispatch[]> {
   const plan = planDecode(problem, backend.capabilities, tuning);
-  const kernels = await compileDecode(backend, plan);
-  return decodeDispatches(backend, plan, kernels, problem, operands, temporary);
+  const kernels = await compileAttention(backend, plan);
+  return attentionDispatches(backend, plan, kernels, problem, operands, temporary);
 }

@@ -14,7 +14,7 @@ import { singlePrefillWithKvCache } from "../../src/prefill.ts";
 import { singlePrefill } from "../../src/prefill_problem.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import type { GpuStorage } from "../../src/webgpu/buffers.ts";
-import { compilePrefill, prefillDispatches } from "../../src/webgpu/prefill.ts";
+import { attentionDispatches, compileAttention } from "../../src/webgpu/attention.ts";
 import { planPrefill } from "../../src/webgpu/prefill_plan.ts";
 import type { BenchShape } from "../results.ts";
 import type { GpuCase, OpenCase, Tuning } from "./family.ts";
@@ -79,9 +79,9 @@ async function openPrefill(
     const out = await fill(sizes.out, "float16", FROM.v);
     const problem = problemOf(wanted);
     const plan = planPrefill(problem, backend.capabilities, tuning);
-    const kernels = await compilePrefill(backend, plan);
+    const kernels = await compileAttention(backend, plan);
     const operands = { q, k, v, out, lse: null };
-    const dispatches = prefillDispatches(backend, plan, kernels, problem, operands, temporary);
+    const dispatches = attentionDispatches(backend, plan, kernels, problem, operands, temporary);
     const device = new KvasirDevice(backend);
     const { headDim, headDimV = headDim } = s;
     return {

@@ -19,6 +19,7 @@ import type { ConvertProblem } from "../convert_problem.ts";
 import type { DeviceLostError } from "../errors.ts";
 import type { AdapterReport, DeviceReport, KernelChoice, KernelProfile } from "../report.ts";
 import { runAppend } from "./append.ts";
+import { runAttention } from "./attention.ts";
 import {
   allocateStorage,
   borrowStorage,
@@ -29,11 +30,9 @@ import {
 } from "./buffers.ts";
 import { type Capabilities, probeCapabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
-import { isDecode, runDecode } from "./decode.ts";
 import { LossGuard } from "./gpu_errors.ts";
 import { KernelCache } from "./kernels.ts";
 import { runMerge } from "./merge.ts";
-import { runPrefill } from "./prefill.ts";
 import { PreparedOnGpu } from "./prepared.ts";
 import { Profiler } from "./profiler.ts";
 import { runQuantize } from "./quantize.ts";
@@ -172,8 +171,7 @@ export class WebGpuBackend implements Backend, GpuContext {
 
   async attend(problem: AttentionProblem, operands: AttentionOperands): Promise<void> {
     this.guard.check();
-    const run = isDecode(problem) ? runDecode : runPrefill;
-    await run(this, problem, operands);
+    await runAttention(this, problem, operands);
   }
 
   prepare(): PreparedAttention {

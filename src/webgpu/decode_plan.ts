@@ -21,6 +21,7 @@ import { checkScales, pagesOf } from "./scale_limits.ts";
 
 /** All that decode does for one problem. */
 export interface DecodePlan {
+  readonly family: "decode";
   readonly kernel: KernelRequest;
   /** Why this variant, for the report. */
   readonly reason: string;
@@ -44,12 +45,6 @@ export interface DecodeDispatch {
   readonly windows: { readonly k: Window; readonly v: Window } | null;
 }
 
-/** What was planned, for what. */
-export interface PlannedDecode {
-  readonly problem: AttentionProblem;
-  readonly plan: DecodePlan;
-}
-
 /**
  * Plans a decode problem. Throws `LimitError`, or `ShaderError` where no exact way exists.
  *
@@ -60,7 +55,7 @@ export function planDecode(
   problem: AttentionProblem,
   capabilities: Capabilities,
   tuning?: Partial<DecodeTuning>,
-  before?: PlannedDecode | null,
+  before?: { readonly problem: AttentionProblem; readonly plan: DecodePlan } | null,
 ): DecodePlan {
   const alike = before && isOtherBatch(before.problem, problem) ? before.plan : null;
   const shape = decodeShape(problem, capabilities, tuning, alike?.shape);
@@ -83,6 +78,7 @@ export function planDecode(
   });
   const isKnown = alike?.shape === shape && (alike.split !== null) === isSplit;
   return {
+    family: "decode",
     kernel: isKnown ? alike.kernel : decodeKernel(problem, capabilities, shape, isSplit),
     reason: isKnown ? alike.reason : reasonOf(problem, capabilities, shape),
     shape,

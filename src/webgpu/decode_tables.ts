@@ -9,6 +9,7 @@ import { bytesPerElement } from "../dtype.ts";
 import type { DecodeDispatch, DecodePlan } from "./decode_plan.ts";
 import { QUAD } from "./decode_shape.ts";
 import type { Stretch } from "./decode_stretches.ts";
+import type { InputOptions } from "./templates.ts";
 
 const LOG2_E = Math.LOG2E;
 /** A NaN. */
@@ -21,7 +22,7 @@ export function paramWords(
   problem: AttentionProblem,
   { shape, split }: DecodePlan,
   dispatch: DecodeDispatch,
-  options: { readonly writeLse: boolean; readonly ropeCoarse: number },
+  options: InputOptions,
 ): Uint32Array<ArrayBuffer> {
   const { qStrides: q, outStrides: out, kStrides: k, vStrides: v, logitsSoftCap } = problem;
   const { pieceElements: piece } = shape;

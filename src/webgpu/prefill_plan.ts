@@ -23,6 +23,7 @@ import { callerCode } from "./variant.ts";
 
 /** All that prefill does for one problem. */
 export interface PrefillPlan {
+  readonly family: "prefill";
   readonly kernel: KernelRequest;
   /** Why this variant, for the report. */
   readonly reason: string;
@@ -73,6 +74,7 @@ export function planPrefill(
     return { works: part, numWork, grid: foldGrid(numWork, capabilities.limits) };
   });
   return {
+    family: "prefill",
     kernel: kernelOf(problem, capabilities, shape, isSplit),
     reason: reasonOf(problem, capabilities, shape),
     shape,

@@ -8,6 +8,7 @@ import { type AttentionProblem, REQUEST_WORDS } from "../attention_problem.ts";
 import { headWords, NAN_BITS, scaleWords, withPageTable } from "./decode_tables.ts";
 import { QUAD } from "./decode_shape.ts";
 import type { PrefillDispatch, PrefillPlan } from "./prefill_plan.ts";
+import type { InputOptions } from "./templates.ts";
 
 /** Words of an entry of `tables`; a work takes three. */
 const ENTRY_WORDS = 4;
@@ -20,7 +21,7 @@ export function paramWords(
   problem: AttentionProblem,
   { shape, split }: PrefillPlan,
   { works, numWork }: PrefillDispatch,
-  options: { readonly writeLse: boolean; readonly ropeCoarse: number },
+  options: InputOptions,
 ): Uint32Array<ArrayBuffer> {
   const { qStrides: q, kStrides: k, vStrides: v, numQoHeads, numKvHeads, headDimV } = problem;
   const out = split ? { token: numQoHeads * headDimV, head: headDimV } : problem.outStrides;

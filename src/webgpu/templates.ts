@@ -24,6 +24,22 @@ export interface Template {
   readonly grid: readonly [number, number];
 }
 
+/** What a dispatch of a plan is told beside the operands, and how much of k and v it is given. */
+export interface KernelInputs {
+  readonly params: Uint32Array<ArrayBuffer>;
+  readonly tables: Uint32Array<ArrayBuffer>;
+  /** The parts of k and v that are bound; null is all. */
+  readonly windows: { readonly k: Window; readonly v: Window } | null;
+  readonly grid: readonly [number, number];
+}
+
+/** What a kernel's parameters say that the plan does not. */
+export interface InputOptions {
+  readonly writeLse: boolean;
+  /** Where the coarse turns begin in the table of turns. */
+  readonly ropeCoarse: number;
+}
+
 /** Where results go. */
 export interface TemplateResults {
   readonly out: GPUBufferBinding | OperandSlot;

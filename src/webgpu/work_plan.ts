@@ -5,29 +5,23 @@
  * @module
  */
 
-import { type AttentionProblem, rowsOf } from "../attention_problem.ts";
+import { rowsOf } from "../attention_problem.ts";
 import type { PlannedWork } from "../backend.ts";
+import { attentionTemplates } from "./attention.ts";
+import { planAttention, type PlannedProblem, reasonsOf } from "./attention_plan.ts";
 import type { Capabilities } from "./capabilities.ts";
 import type { GpuContext } from "./context.ts";
-import { decodeTemplates, isDecode } from "./decode.ts";
-import { type DecodePlan, planDecode } from "./decode_plan.ts";
+import type { DecodePlan } from "./decode_plan.ts";
 import type { KernelRequest } from "./kernels.ts";
 import type { Memory } from "./memory.ts";
 import { mergeResources } from "./merge.ts";
 import { type MergePlan, planMerge } from "./merge_plan.ts";
-import { prefillTemplates } from "./prefill.ts";
-import { planPrefill, type PrefillPlan } from "./prefill_plan.ts";
 import { operandResults, type Template, type TemplateResults } from "./templates.ts";
-
-/** A level with the plan of its kernel. */
-type LevelPlan =
-  | { readonly family: "decode"; readonly problem: AttentionProblem; readonly plan: DecodePlan }
-  | { readonly family: "prefill"; readonly problem: AttentionProblem; readonly plan: PrefillPlan };
 
 /** All plans of some work. */
 export interface WorkPlan {
   readonly family: string;
-  readonly levels: readonly LevelPlan[];
+  readonly levels: readonly PlannedProblem[];
   /** Merge i joins the states of levels 0 to i with those of level i + 1. */
   readonly merges: readonly MergePlan[];
   /** The plan where it is decode alone, whose lengths may change. */
@@ -46,15 +40,10 @@ export function planWork(
   capabilities: Capabilities,
   before?: WorkPlan,
 ): WorkPlan {
-  const plans = levels.map((problem, i): LevelPlan => {
-    if (!isDecode(problem)) {
-      return { family: "prefill", problem, plan: planPrefill(problem, capabilities) };
-    }
-    const known = before?.levels[i];
-    const last = known?.family === "decode" ? known : null;
-    const plan = planDecode(problem, capabilities, undefined, last);
-    return { family: "decode", problem, plan };
-  });
+  const plans = levels.map((problem, i): PlannedProblem => ({
+    problem,
+    plan: planAttention(problem, capabilities, before?.levels[i]),
+  }));
   const merges = levels.slice(1).map((problem, i) => {
     const isLast = i === levels.length - 2;
     return planMerge(
@@ -70,18 +59,14 @@ export function planWork(
       { lseScale: isLast ? merged!.lseScale : 1 },
     );
   });
-  const reasons = new Map<KernelRequest, readonly [string, string]>();
-  for (const { family, plan } of plans) {
-    reasons.set(plan.kernel, [family, plan.reason]);
-    if (plan.split) reasons.set(plan.split.merge.kernel, ["merge", "keys are split"]);
-  }
+  const reasons = new Map(plans.flatMap(({ plan }) => [...reasonsOf(plan)]));
   for (const { kernel } of merges) reasons.set(kernel, ["merge", "levels are merged"]);
-  const [first] = plans;
+  const [{ plan: first }] = plans;
   return {
     family: merged ? "cascade" : first.family,
     levels: plans,
     merges,
-    decode: !merged && first.family === "decode" ? first.plan : null,
+    decode: !merged && first.family === "decode" ? first : null,
     reasons,
   };
 }
@@ -92,7 +77,9 @@ export function workTemplates(
   { levels, merges }: WorkPlan,
   memory: Memory,
 ): Template[] {
-  if (merges.length === 0) return levelTemplates(context, levels[0], memory, operandResults(true));
+  const templatesOf = ({ problem, plan }: PlannedProblem, results: TemplateResults) =>
+    attentionTemplates(context, plan, problem, memory, results);
+  if (merges.length === 0) return templatesOf(levels[0], operandResults(true));
   const { numQoHeads, headDimV } = levels[0].problem;
   const states = rowsOf(levels[0].problem) * numQoHeads;
   const state = (name: string) => ({
@@ -102,10 +89,10 @@ export function workTemplates(
   });
   const templates: Template[] = [];
   let joined = state("level 0");
-  templates.push(...levelTemplates(context, levels[0], memory, joined));
+  templates.push(...templatesOf(levels[0], joined));
   merges.forEach((merge, i) => {
     const next = state(`level ${i + 1}`);
-    templates.push(...levelTemplates(context, levels[i + 1], memory, next));
+    templates.push(...templatesOf(levels[i + 1], next));
     const isLast = i === merges.length - 1;
     const result = isLast ? operandResults(true) : state(`levels up to ${i + 1}`);
     templates.push({
@@ -122,15 +109,4 @@ export function workTemplates(
     if (!isLast) joined = result as typeof joined;
   });
   return templates;
-}
-
-function levelTemplates(
-  context: GpuContext,
-  level: LevelPlan,
-  memory: Memory,
-  results: TemplateResults,
-): Template[] {
-  return level.family === "decode"
-    ? decodeTemplates(context, level.plan, level.problem, memory, results)
-    : prefillTemplates(context, level.plan, level.problem, memory, results);
 }

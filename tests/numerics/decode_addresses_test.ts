@@ -10,7 +10,7 @@ import { paddedDecode } from "../../src/decode_problem.ts";
 import { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import { probeCapabilities } from "../../src/webgpu/capabilities.ts";
 import { LossGuard } from "../../src/webgpu/gpu_errors.ts";
-import { compileDecode, decodeDispatches } from "../../src/webgpu/decode.ts";
+import { attentionDispatches, compileAttention } from "../../src/webgpu/attention.ts";
 import { planDecode } from "../../src/webgpu/decode_plan.ts";
 import { recordPass } from "../../src/webgpu/dispatch.ts";
 import { makeInputs } from "../support/decode.ts";
@@ -69,10 +69,10 @@ async function attend(
   } else {
     const { device } = backend;
     const plan = planDecode(problem, backend.capabilities, { shared });
-    const kernels = await compileDecode(backend, plan);
+    const kernels = await compileAttention(backend, plan);
     const encoder = device.createCommandEncoder();
     for (
-      const dispatch of decodeDispatches(backend, plan, kernels, problem, operands, temporary)
+      const dispatch of attentionDispatches(backend, plan, kernels, problem, operands, temporary)
     ) {
       recordPass(device, encoder, [dispatch], {});
     }

@@ -10,7 +10,7 @@ import type { KvasirDevice } from "../../src/device.ts";
 import { singlePrefill } from "../../src/prefill_problem.ts";
 import type { WebGpuBackend } from "../../src/webgpu/backend.ts";
 import { submit } from "../../src/webgpu/dispatch.ts";
-import { compilePrefill, prefillDispatches } from "../../src/webgpu/prefill.ts";
+import { attentionDispatches, compileAttention } from "../../src/webgpu/attention.ts";
 import { planPrefill } from "../../src/webgpu/prefill_plan.ts";
 import type { PrefillTuning } from "../../src/webgpu/prefill_tuning.ts";
 import { onEachBackend } from "../support/device.ts";
@@ -59,11 +59,11 @@ async function runTiles(
     lse: engine.allocate(rows * 4, "lse"),
   };
   const plan = planPrefill(problem, engine.capabilities, tuning);
-  const kernels = await compilePrefill(engine, plan);
+  const kernels = await compileAttention(engine, plan);
   await submit(
     engine,
     "prefill",
-    (temporary) => prefillDispatches(engine, plan, kernels, problem, operands, temporary),
+    (temporary) => attentionDispatches(engine, plan, kernels, problem, operands, temporary),
   );
   const out = new Float32Array((await engine.read(operands.out)).buffer);
   const lse = new Float32Array((await engine.read(operands.lse)).buffer);

@@ -34,7 +34,7 @@ export const PLANNED_CALLS: readonly Mutant[] = [
   ),
   mutant(
     "planned: the lse of states has too little room",
-    "src/webgpu/decode.ts",
+    "src/webgpu/attention.ts",
     'memory.scratch("partial lse", states * 4)',
     'memory.scratch("partial lse", states)',
     PAGED,
