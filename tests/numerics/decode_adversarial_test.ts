@@ -87,11 +87,11 @@ onEachBackend(
 onEachBackend("decode: each head of a group answers its own query", async (device) => {
   // Head h asks for key h alone, so that mixed up heads give another's value.
   for (const group of [3, 17, 64]) {
-    const spec: DecodeSpec = { kvLen: group, heads: [2 * group, 2], headDim: 32 };
+    const spec: DecodeSpec = { kvLen: group, heads: [2 * group, 2], headDim: 64 };
     const values = drawValues(spec);
     for (let head = 0; head < 2 * group; head++) {
       const key = cacheRow(shapeOf(spec), 0, head % group, Math.floor(head / group));
-      for (let d = 0; d < 32; d++) values.q[head * 32 + d] = 10 * values.k[key + d];
+      for (let d = 0; d < 64; d++) values.q[head * 64 + d] = 10 * values.k[key + d];
     }
     await checkDecode(device, `group ${group}`, makeInputs(spec, values));
   }

@@ -29,7 +29,7 @@ decodeTest(
   [1, 3, 4, 6, 8, 16].map((group, i) => ({
     ...PAGED,
     heads: [2 * group, 2] as const,
-    headDim: i % 2 ? 24 : 128,
+    headDim: i % 2 ? [24, 40, 72][i >> 1] : 128,
     kvDtype: i % 3 ? "float8_e4m3fn" as const : "float16" as const,
   })),
 );

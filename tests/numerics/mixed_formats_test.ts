@@ -76,6 +76,7 @@ prefillTest(
       ...DECODE,
       ...pair,
       heads: [2 * group, 2] as const,
+      headDim: 64, // 8 heads of 16 take lavapipe 13 s to compile
       qDtype: "float16" as const,
     }))
   ),
