@@ -77,7 +77,7 @@ prefillTest("paged prefill: masks", [
   { ...PREFILL, maskDensity: 0.4, kvLayout: "HND" },
 ], { run: runPagedPrefill({ pageSize: 7 }, "packed") });
 
-/** For large groups: lavapipe takes 2 s to compile such kernels, and 13 s where a row takes 2 lanes. */
+/** For large groups: lavapipe takes 2 s to compile such kernels, and 10 s where a row takes 2 lanes. */
 const WIDE = 64;
 prefillTest(
   "paged decode: every group",

@@ -34,8 +34,10 @@ Deno.test("planAttention() takes the kernel of the plan before, if that was deco
   const shorter = { ...problem, requests: Uint32Array.of(0, 1, 49, 0) };
   const before = { problem, plan: planAttention(problem, GPU) };
   assert.equal(planAttention(shorter, GPU, before).kernel, before.plan.kernel);
-  const prefill = { problem, plan: planAttention(problemOf(2, 50), GPU) };
-  assert.equal(planAttention(shorter, GPU, prefill).family, "decode");
+  const two = { ...problem, requests: Uint32Array.of(0, 2, 50, 0) };
+  const prefill = { problem: two, plan: planAttention(two, GPU) };
+  assert.equal(prefill.plan.family, "prefill");
+  assert.deepEqual(planAttention(problem, GPU, prefill), before.plan);
 });
 
 Deno.test("reasonsOf() names the merge where keys are split, and only there", () => {
