@@ -18,16 +18,18 @@
 // clamps each of those, and sums have constant indices (bench/notes/prefill.md).
 
 import constants::{
-  CHUNKS, KEY_LANES, KEY_QUADS, LANE_KEYS, LANE_ROWS, Q_LOADS, RUN, STAGE_QUADS, STAGES, TILE_KEYS,
+  CHUNKS, KEY_LANES, KEY_QUADS, K_LOADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS, RUN, STAGE_QUADS, STAGES, TILE_KEYS,
   TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
 import package::params::{Row, Work, head_at, mask_at, params, row_at, work_at};
 import package::v_format;
+import package::k_pieces;
+import package::q_format;
 import package::v_pieces;
 import package::out_format;
 import package::prefill::stage::{
-  key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
+  NONE, PAIR, key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
   store_values, value_rows,
 };
 import package::prefill::tiles::{column_tile, key_of, row_of, row_tile, value_quad_of};
@@ -44,6 +46,9 @@ import package::values_product;
 
 @group(0) @binding(5) var<storage, read_write> out: array<out_format::Quad>;
 @group(0) @binding(6) var<storage, read_write> lse: array<u32>;
+
+// What turns a row's q·k to a logit: in registers, drivers load them again for every tile.
+var<workgroup> row_scales: array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>;
 
 const LOWEST = -3.4028234663852886e38;
 const FIRST_REFERENCE = -1.7e38;
@@ -72,19 +77,23 @@ fn main(
   var q_rows: array<u32, Q_LOADS>;
   var q_positions: array<i32, Q_LOADS>;
   @unroll for (var n = 0u; n < Q_LOADS; n++) {
-    let row = row_at(work, kv_head, work.first_row + q_tile_row(n, local));
-    q_rows[n] = (work.q_row + row.query) * params.q_token + row.qo_head * params.q_head;
+    let packed = work.first_row + q_tile_row(n, local);
+    let row = row_at(work, kv_head, packed);
+    let start = (work.q_row + row.query) * params.q_token + row.qo_head * params.q_head;
+    q_rows[n] = select(NONE, start, packed < work.qo_len * params.group);
     q_positions[n] = row.position;
   }
   let least_position = row_at(work, kv_head, work.first_row).position;
   let most_position = row_at(work, kv_head, work.first_row + TILE_ROWS - 1u).position;
 
-  var scales: array<f32, LANE_ROWS>;
+  for (var row = local; row < TILE_ROWS; row += WORKGROUP) {
+    row_scales[row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] =
+      head_at(row_at(work, kv_head, work.first_row + row).qo_head).logit_scale;
+  }
   var reference: array<f32, LANE_ROWS>;
   var denominator: array<f32, LANE_ROWS>;
   var output: array<vec4<f32>, LANE_ROWS * VALUE_QUADS>;
   @unroll for (var i = 0u; i < LANE_ROWS; i++) {
-    scales[i] = head_at(row_at(work, kv_head, work.first_row + row_of(i, row_lane)).qo_head).logit_scale;
     reference[i] = FIRST_REFERENCE;
     denominator[i] = 0.0;
     @unroll for (var h = 0u; h < VALUE_QUADS; h++) {
@@ -96,11 +105,15 @@ fn main(
   let tiles = select(0u, (work.end_key - work.first_key + TILE_KEYS - 1u) / TILE_KEYS, has_keys);
   var number = 0u; // of stages of v
   var k_rows = key_rows(work, kv_head, work.first_key, local);
-  var key_pieces = load_keys(k_rows, 0u, local);
-  var q_quads = load_queries(q_rows, 0u, local);
+  var key_pieces: array<k_pieces::Piece, K_LOADS * PAIR>;
+  load_keys(&key_pieces, k_rows, 0u, local);
+  var q_quads: array<q_format::Quad, Q_LOADS * PAIR>;
+  load_queries(&q_quads, q_rows, 0u, local);
+  var v_rows = value_rows(work, kv_head, work.first_key, local);
   var value_pieces: array<v_pieces::Piece, V_LOADS>;
+  load_values(&value_pieces, v_rows, work, work.first_key, local);
   // Where there is a page table, rows are looked up ahead: a load that waited for it would hold up all.
-  @if(paged) var v_rows = value_rows(work, kv_head, work.first_key, local);
+  @if(paged) v_rows = value_rows(work, kv_head, work.first_key + STAGE_KEYS, local);
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
     @if(token_scales) let key_scales = load_scales(work, kv_head, first, key_lane);
@@ -112,20 +125,19 @@ fn main(
       store_queries(q_quads, q_positions, chunk, local);
       workgroupBarrier();
       let first_step = scores_product::first_step(row_lane, key_lane);
-      if (chunk + 1u < CHUNKS) {
-        key_pieces = load_keys(k_rows, chunk + 1u, local);
-        q_quads = load_queries(q_rows, chunk + 1u, local);
-      } else {
-        @if(!paged) let v_rows = value_rows(work, kv_head, first, local);
-        value_pieces = load_values(v_rows, local, work, first);
-        @if(paged) v_rows = value_rows(work, kv_head, first + STAGE_KEYS, local);
+      var next_chunk = chunk + 1u;
+      if (next_chunk == CHUNKS) {
+        next_chunk = 0u;
+        k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
       }
+      load_keys(&key_pieces, k_rows, next_chunk, local);
+      load_queries(&q_quads, q_rows, next_chunk, local);
       scores_product::add_product(&scores, first_step, row_lane, key_lane);
     }
 
     @unroll for (var i = 0u; i < LANE_ROWS; i++) {
       @unroll for (var j = 0u; j < KEY_QUADS; j++) {
-        scores[i * KEY_QUADS + j] *= scales[i];
+        scores[i * KEY_QUADS + j] *= row_scales[i / 4][row_lane][i % 4];
         @if(token_scales) scores[i * KEY_QUADS + j] *= key_scales.k[j];
       }
     }
@@ -215,27 +227,17 @@ fn main(
       }
     }
 
-    @if(paged) k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
-    let stages = min(STAGES, (work.end_key - first + STAGE_KEYS - 1u) / STAGE_KEYS);
-    for (var stage = 0u; stage < stages; stage++) {
+    for (var stage = 0u; stage < STAGES && first + stage * STAGE_KEYS < work.end_key; stage++) {
       number += 1u;
       workgroupBarrier();
       store_weights(scores, stage, row_lane, key_lane);
       store_values(value_pieces, local, number, is_partial);
       workgroupBarrier();
       let first_step = values_product::first_step(row_lane, key_lane);
-      if (stage + 1u < stages) {
-        let next = first + (stage + 1u) * STAGE_KEYS;
-        @if(!paged) let v_rows = value_rows(work, kv_head, next, local);
-        value_pieces = load_values(v_rows, local, work, next);
-        @if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);
-      } else {
-        // Of the next tile; behind the last one the last key's row stands for all.
-        @if(!paged) k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
-        key_pieces = load_keys(k_rows, 0u, local);
-        q_quads = load_queries(q_rows, 0u, local);
-        @if(paged) v_rows = value_rows(work, kv_head, first + TILE_KEYS, local);
-      }
+      let next = first + (stage + 1u) * STAGE_KEYS;
+      @if(!paged) v_rows = value_rows(work, kv_head, next, local);
+      load_values(&value_pieces, v_rows, work, next, local);
+      @if(paged) v_rows = value_rows(work, kv_head, next + STAGE_KEYS, local);
       // Weights of 0 do not silence numbers that are not finite, and there are none without a mask.
       if (is_partial && atomicLoad(&odd_stage) >= number) {
         for (var c = 0u; c < STAGE_QUADS; c++) {

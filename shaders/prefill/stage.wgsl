@@ -44,6 +44,9 @@ var<workgroup> odd_stage: atomic<u32>;
   return chunk * (CHUNK_QUADS / 2u) + quad % (CHUNK_QUADS / 2u) < HALF_QUADS;
 }
 
+// In place of a row that there is not.
+const NONE = 0xffffffffu;
+
 // Lanes side by side load what lies side by side in a row. In its turn n a lane loads one quad of q, or
 // with rotary encoding a pair: the second lies half a chunk further.
 @if(rope) const Q_SPAN = CHUNK_QUADS / 2;
@@ -51,29 +54,51 @@ var<workgroup> odd_stage: atomic<u32>;
 @if(rope) const PAIR = 2;
 @else const PAIR = 1;
 
+const Q_TURN = WORKGROUP / Q_SPAN; // rows that all lanes load in a turn
+
 fn q_place(local: u32) -> u32 {
   return local % Q_SPAN;
 }
 fn q_tile_row(n: u32, local: u32) -> u32 {
-  return local / Q_SPAN + n * (WORKGROUP / Q_SPAN);
+  return local / Q_SPAN + n * Q_TURN;
 }
 
-fn load_queries(rows: array<u32, Q_LOADS>, chunk: u32, local: u32) -> array<q_format::Quad, Q_LOADS * PAIR> {
-  var quads: array<q_format::Quad, Q_LOADS * PAIR>;
+// Loads are in place, and conditional: a lane whose row is not there keeps what it has, at which nobody looks.
+// Drivers then load when they are told to, and to the registers from which the next stage is stored
+// (bench/notes/prefill.md).
+fn load_queries(
+  quads: ptr<function, array<q_format::Quad, Q_LOADS * PAIR>>,
+  rows: array<u32, Q_LOADS>, chunk: u32, local: u32,
+) {
   @unroll for (var n = 0u; n < Q_LOADS; n++) {
-    if (has_quad(chunk, q_place(local))) {
-      quads[n * PAIR] = q[rows[n] + quad_at(chunk, q_place(local))];
-      @if(rope) {
-        quads[n * PAIR + 1u] = q[rows[n] + quad_at(chunk, q_place(local) + Q_SPAN)];
+    if (rows[n] != NONE) {
+      if (has_quad(chunk, q_place(local))) {
+        (*quads)[n * PAIR] = q[rows[n] + quad_at(chunk, q_place(local))];
+        @if(rope) {
+          (*quads)[n * PAIR + 1u] = q[rows[n] + quad_at(chunk, q_place(local) + Q_SPAN)];
+        }
+      } else {
+        (*quads)[n * PAIR] = q_format::Quad();
+        @if(rope) (*quads)[n * PAIR + 1u] = q_format::Quad();
       }
     }
   }
-  return quads;
 }
 
-fn store_query(row: u32, quad: u32, values: vec4<f32>) {
+// A row's vector, lane and element in the tile. Where a turn fills whole vectors, the turn is the vector.
+fn q_vector(n: u32, local: u32) -> u32 {
+  if (Q_TURN == 4u * ROW_LANES) { return n; }
+  return q_tile_row(n, local) / (4u * ROW_LANES);
+}
+fn q_row_in_vectors(n: u32, local: u32) -> u32 {
+  if (Q_TURN % (4u * ROW_LANES) == 0u) { return local / Q_SPAN; }
+  return q_tile_row(n, local);
+}
+
+fn store_query(n: u32, local: u32, quad: u32, values: vec4<f32>) {
+  let row = q_row_in_vectors(n, local);
   @unroll for (var e = 0u; e < 4; e++) {
-    row_tile[quad].steps[e].rows[row / (4u * ROW_LANES)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
+    row_tile[quad].steps[e].rows[q_vector(n, local)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
   }
 }
 
@@ -85,14 +110,14 @@ fn store_queries(
     if (row < TILE_ROWS) {
       let quad = q_place(local);
       @if(!rope) {
-        store_query(row, quad, q_format::decode_quad(quads[n]) * (q_format::UNIT * k_format::UNIT));
+        store_query(n, local, quad, q_format::decode_quad(quads[n]) * (q_format::UNIT * k_format::UNIT));
       }
       @if(rope) {
         let turn = turn_of_signed(positions[n], min(quad_at(chunk, quad), HALF_QUADS - 1u));
         let lower = q_format::decode_quad(quads[2 * n]) * (q_format::UNIT * k_format::UNIT);
         let upper = q_format::decode_quad(quads[2 * n + 1]) * (q_format::UNIT * k_format::UNIT);
-        store_query(row, quad, turned_lower(lower, upper, turn));
-        store_query(row, quad + Q_SPAN, turned_upper(lower, upper, turn));
+        store_query(n, local, quad, turned_lower(lower, upper, turn));
+        store_query(n, local, quad + Q_SPAN, turned_upper(lower, upper, turn));
       }
     }
   }
@@ -102,13 +127,15 @@ fn store_queries(
 @if(rope) const K_SPAN = CHUNK_QUADS / 2 / PIECE_QUADS;
 @else const K_SPAN = CHUNK_QUADS / PIECE_QUADS;
 
+const K_TURN = WORKGROUP / K_SPAN;
+
 fn k_place(local: u32) -> u32 {
   return (local % K_SPAN) * PIECE_QUADS;
 }
 // Which of the tile's columns a lane loads in its turn n: side by side in memory there, so that no two
 // lanes store to one bank.
 fn k_column(n: u32, local: u32) -> u32 {
-  return local / K_SPAN + n * (WORKGROUP / K_SPAN);
+  return local / K_SPAN + n * K_TURN;
 }
 fn key_of_column(column: u32) -> u32 {
   return key_of((column / (4u * KEY_LANES)) * 4u + column % 4u, (column / 4u) % KEY_LANES);
@@ -119,29 +146,45 @@ fn key_of_column(column: u32) -> u32 {
 fn key_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, K_LOADS> {
   var rows: array<u32, K_LOADS>;
   @unroll for (var n = 0u; n < K_LOADS; n++) {
-    let key = min(first + key_of_column(k_column(n, local)), work.end_key - 1u);
-    rows[n] = k_row(slot_of(work, key), kv_head);
+    let key = first + key_of_column(k_column(n, local));
+    rows[n] = select(NONE, k_row(slot_of(work, key), kv_head), key < work.end_key);
   }
   return rows;
 }
 
-fn load_keys(rows: array<u32, K_LOADS>, chunk: u32, local: u32) -> array<k_pieces::Piece, K_LOADS * PAIR> {
-  var pieces: array<k_pieces::Piece, K_LOADS * PAIR>;
+fn load_keys(
+  pieces: ptr<function, array<k_pieces::Piece, K_LOADS * PAIR>>,
+  rows: array<u32, K_LOADS>, chunk: u32, local: u32,
+) {
   @unroll for (var n = 0u; n < K_LOADS; n++) {
-    if (has_quad(chunk, k_place(local))) {
-      pieces[n * PAIR] = k[rows[n] + quad_at(chunk, k_place(local)) / PIECE_QUADS];
-      @if(rope) {
-        let upper = quad_at(chunk, k_place(local) + CHUNK_QUADS / 2u);
-        pieces[n * PAIR + 1u] = k[rows[n] + upper / PIECE_QUADS];
+    if (rows[n] != NONE) {
+      if (has_quad(chunk, k_place(local))) {
+        (*pieces)[n * PAIR] = k[rows[n] + quad_at(chunk, k_place(local)) / PIECE_QUADS];
+        @if(rope) {
+          let upper = quad_at(chunk, k_place(local) + CHUNK_QUADS / 2u);
+          (*pieces)[n * PAIR + 1u] = k[rows[n] + upper / PIECE_QUADS];
+        }
+      } else {
+        (*pieces)[n * PAIR] = k_pieces::Piece();
+        @if(rope) (*pieces)[n * PAIR + 1u] = k_pieces::Piece();
       }
     }
   }
-  return pieces;
 }
 
-fn store_key(column: u32, quad: u32, values: vec4<f32>) {
+fn k_vector(n: u32, local: u32) -> u32 {
+  if (K_TURN == 4u * KEY_LANES) { return n; }
+  return k_column(n, local) / (4u * KEY_LANES);
+}
+fn k_column_in_vectors(n: u32, local: u32) -> u32 {
+  if (K_TURN % (4u * KEY_LANES) == 0u) { return local / K_SPAN; }
+  return k_column(n, local);
+}
+
+fn store_key(n: u32, local: u32, quad: u32, values: vec4<f32>) {
+  let column = k_column_in_vectors(n, local);
   @unroll for (var e = 0u; e < 4; e++) {
-    column_tile[quad / PACKED].steps[e][(quad % PACKED) * KEY_QUADS + column / (4u * KEY_LANES)]
+    column_tile[quad / PACKED].steps[e][(quad % PACKED) * KEY_QUADS + k_vector(n, local)]
       [(column / 4u) % KEY_LANES][column % 4u] = values[e];
   }
 }
@@ -156,7 +199,7 @@ fn store_keys(
       @if(!rope) {
         let quads = k_pieces::exact_piece(pieces[n], params.nan_bits);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-          store_key(column, quad + u, quads[u]);
+          store_key(n, local, quad + u, quads[u]);
         }
       }
       @if(rope) {
@@ -165,8 +208,8 @@ fn store_keys(
         let upper = k_pieces::exact_piece(pieces[2 * n + 1], params.nan_bits);
         @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
           let turn = turn_of(position, min(quad_at(chunk, quad + u), HALF_QUADS - 1u));
-          store_key(column, quad + u, turned_lower(lower[u], upper[u], turn));
-          store_key(column, quad + u + CHUNK_QUADS / 2u, turned_upper(lower[u], upper[u], turn));
+          store_key(n, local, quad + u, turned_lower(lower[u], upper[u], turn));
+          store_key(n, local, quad + u + CHUNK_QUADS / 2u, turned_upper(lower[u], upper[u], turn));
         }
       }
     }
@@ -174,43 +217,43 @@ fn store_keys(
 }
 
 // A lane's turn n: which key of the stage, and which piece of its row.
+const WHOLE_ROWS = V_QUADS == KEY_LANES * VALUE_QUADS;
 const V_SPAN = KEY_LANES * VALUE_QUADS / PIECE_QUADS;
 
+const V_TURN = WORKGROUP / V_SPAN; // keys that all lanes load in a turn, where a turn has whole rows
+
 fn v_key(n: u32, local: u32) -> u32 {
+  if (WORKGROUP % V_SPAN == 0u) { return local / V_SPAN + n * V_TURN; }
   return (local + n * WORKGROUP) / V_SPAN;
 }
 fn v_piece(n: u32, local: u32) -> u32 {
+  if (WORKGROUP % V_SPAN == 0u) { return local % V_SPAN; }
   return (local + n * WORKGROUP) % V_SPAN;
+}
+fn v_step(n: u32, local: u32) -> u32 {
+  if (WORKGROUP % (4u * V_SPAN) == 0u) { return (local / V_SPAN) % 4u; }
+  return v_key(n, local) % 4u;
 }
 
 // The rows of v that a lane loads for the stage whose first key is `first`, as with k.
 fn value_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, V_LOADS> {
   var rows: array<u32, V_LOADS>;
   @unroll for (var n = 0u; n < V_LOADS; n++) {
-    let key = min(first + v_key(n, local), work.end_key - 1u);
-    rows[n] = v_row(slot_of(work, key), kv_head);
+    rows[n] = v_row(slot_of(work, first + v_key(n, local)), kv_head);
   }
   return rows;
 }
 
-// Whether a lane looks at the end before it loads is the driver's liking: where it loads two pieces under a
-// condition it waits for them at once, and where it loads a single one without, too (bench/notes/prefill.md).
 // What lies beyond the end has weights of 0.
 fn load_values(
-  rows: array<u32, V_LOADS>, local: u32, work: Work, first: u32,
-) -> array<v_pieces::Piece, V_LOADS> {
-  var pieces: array<v_pieces::Piece, V_LOADS>;
+  pieces: ptr<function, array<v_pieces::Piece, V_LOADS>>,
+  rows: array<u32, V_LOADS>, work: Work, first: u32, local: u32,
+) {
   @unroll for (var n = 0u; n < V_LOADS; n++) {
-    @if(single_value_piece)
-    if (v_piece(n, local) * PIECE_QUADS < V_QUADS && first + v_key(n, local) < work.end_key) {
-      pieces[n] = v[rows[n] + v_piece(n, local)];
-    }
-    @if(!single_value_piece)
-    if (V_QUADS == KEY_LANES * VALUE_QUADS || v_piece(n, local) * PIECE_QUADS < V_QUADS) {
-      pieces[n] = v[rows[n] + v_piece(n, local)];
+    if (first + v_key(n, local) < work.end_key && (WHOLE_ROWS || v_piece(n, local) * PIECE_QUADS < V_QUADS)) {
+      (*pieces)[n] = v[rows[n] + v_piece(n, local)];
     }
   }
-  return pieces;
 }
 
 // `number` counts the stages; `looks` says whether numbers that are not finite matter.
@@ -222,14 +265,17 @@ fn store_values(pieces: array<v_pieces::Piece, V_LOADS>, local: u32, number: u32
       @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
         let run = v_piece(n, local) * (PIECE_QUADS / VALUE_RUN) + u / VALUE_RUN;
         let vector = (run / KEY_LANES) * VALUE_RUN + u % VALUE_RUN;
-        column_tile[key / 4u].steps[key % 4u][vector][run % KEY_LANES] = quads[u];
+        column_tile[key / 4u].steps[v_step(n, local)][vector][run % KEY_LANES] = quads[u];
       }
-      if (looks) {
-        @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
-          let exponents = bitcast<vec4<u32>>(quads[u]) & vec4<u32>(0x7f800000u);
-          if (any(exponents == vec4<u32>(0x7f800000u))) {
-            atomicMax(&odd_stage, number);
-          }
+    }
+  }
+  if (looks) {
+    @unroll for (var n = 0u; n < V_LOADS; n++) {
+      let quads = v_pieces::exact_piece(pieces[n], params.nan_bits);
+      @unroll for (var u = 0u; u < PIECE_QUADS; u++) {
+        let exponents = bitcast<vec4<u32>>(quads[u]) & vec4<u32>(0x7f800000u);
+        if (any(exponents == vec4<u32>(0x7f800000u))) {
+          atomicMax(&odd_stage, number);
         }
       }
     }

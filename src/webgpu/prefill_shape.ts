@@ -102,6 +102,7 @@ export function prefillShape(
   const pieceQuads = pieceElements / QUAD;
   const stageKeys = QUAD * stageQuads;
   const blockKeys = run * keyLanes;
+  const blocks = laneKeys / (run * Math.max(1, stageKeys / blockKeys));
   const tileRows = rowLanes * laneRows;
   const tileKeys = keyLanes * laneKeys;
   const loads = (count: number) => Math.ceil(count / workgroup);
@@ -131,6 +132,9 @@ export function prefillShape(
       STAGE_QUADS: stageQuads,
       STAGE_BLOCKS: Math.max(1, stageKeys / blockKeys),
       BLOCK_STAGES: Math.max(1, blockKeys / stageKeys),
+      BLOCK_ONES: Math.min(2, blocks),
+      BLOCK_TWOS: Math.min(2, Math.ceil(blocks / 2)),
+      BLOCK_FOURS: Math.ceil(blocks / 4),
       UNROLL: Math.min(tuning.unroll, chunkQuads, stageQuads),
       QK_QUADS: headDim / QUAD,
       HALF_QUADS: headDim / QUAD / 2,
