@@ -118,6 +118,7 @@ fn main(
     let first = work.first_key + tile * TILE_KEYS;
     @if(token_scales) let key_scales = load_scales(work, kv_head, first, key_lane);
 
+    @if(paged) let next_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
     var scores = array<vec4<f32>, LANE_ROWS * KEY_QUADS>(); // a plain declaration is zeroed once
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
       workgroupBarrier();
@@ -128,7 +129,8 @@ fn main(
       var next_chunk = chunk + 1u;
       if (next_chunk == CHUNKS) {
         next_chunk = 0u;
-        k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
+        @if(paged) k_rows = next_rows;
+        @else k_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
       }
       load_keys(&key_pieces, k_rows, next_chunk, local);
       load_queries(&q_quads, q_rows, next_chunk, local);
