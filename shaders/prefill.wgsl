@@ -18,8 +18,8 @@
 // clamps each of those, and sums have constant indices (bench/notes/prefill.md).
 
 import constants::{
-  CHUNKS, KEY_LANES, KEY_QUADS, K_LOADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS, RUN, STAGE_QUADS, STAGES, TILE_KEYS,
-  TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
+  CHUNKS, KEY_LANES, KEY_QUADS, K_LOADS, LANE_KEYS, LANE_ROWS, Q_LOADS, ROW_LANES, ROW_QUADS, RUN,
+  STAGE_QUADS, STAGES, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, WORKGROUP,
 };
 import package::logits::transform;
 import package::params::{Row, Work, head_at, mask_at, params, row_at, work_at};
@@ -47,7 +47,8 @@ import package::values_product;
 @group(0) @binding(5) var<storage, read_write> out: array<out_format::Quad>;
 @group(0) @binding(6) var<storage, read_write> lse: array<u32>;
 
-// What turns a row's q·k to a logit: in registers, drivers load them again for every tile.
+// What turns a row's q·k to a logit. Kept in registers, it would be loaded again for every tile: so drivers save
+// registers.
 var<workgroup> row_scales: array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>;
 
 const LOWEST = -3.4028234663852886e38;
@@ -101,6 +102,7 @@ fn main(
     }
   }
 
+  // Of k, q and v a stage is on its way always, the next tile's behind a tile's last.
   let has_keys = work.end_key > work.first_key;
   let tiles = select(0u, (work.end_key - work.first_key + TILE_KEYS - 1u) / TILE_KEYS, has_keys);
   var number = 0u; // of stages of v

@@ -141,8 +141,7 @@ fn key_of_column(column: u32) -> u32 {
   return key_of((column / (4u * KEY_LANES)) * 4u + column % 4u, (column / 4u) % KEY_LANES);
 }
 
-// The rows of k that a lane loads for the tile at `first`. What lies beyond the end is not looked at;
-// the last key's row stands there.
+// The rows of k that a lane loads for the tile at `first`. What lies beyond the end is not looked at.
 fn key_rows(work: Work, kv_head: u32, first: u32, local: u32) -> array<u32, K_LOADS> {
   var rows: array<u32, K_LOADS>;
   @unroll for (var n = 0u; n < K_LOADS; n++) {
@@ -250,7 +249,8 @@ fn load_values(
   rows: array<u32, V_LOADS>, work: Work, first: u32, local: u32,
 ) {
   @unroll for (var n = 0u; n < V_LOADS; n++) {
-    if (first + v_key(n, local) < work.end_key && (WHOLE_ROWS || v_piece(n, local) * PIECE_QUADS < V_QUADS)) {
+    let has_piece = WHOLE_ROWS || v_piece(n, local) * PIECE_QUADS < V_QUADS;
+    if (first + v_key(n, local) < work.end_key && has_piece) {
       (*pieces)[n] = v[rows[n] + v_piece(n, local)];
     }
   }

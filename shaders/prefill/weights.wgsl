@@ -4,7 +4,8 @@
 // has some whole blocks, or a block takes some stages.
 
 import constants::{
-  BLOCK_FOURS, BLOCK_ONES, BLOCK_STAGES, BLOCK_TWOS, KEY_LANES, KEY_QUADS, LANE_ROWS, ROW_QUADS, RUN, STAGE_BLOCKS,
+  BLOCK_FOURS, BLOCK_ONES, BLOCK_STAGES, BLOCK_TWOS, KEY_LANES, KEY_QUADS, LANE_ROWS, ROW_QUADS, RUN,
+  STAGE_BLOCKS,
 };
 import package::prefill::tiles::row_tile;
 

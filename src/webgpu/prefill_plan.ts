@@ -211,7 +211,6 @@ function kernelOf(
     soft_cap: problem.logitsSoftCap !== null,
     sinks: problem.sinks !== null && !isSplit,
     token_scales: problem.kvScales !== null,
-    single_value_piece: c.V_LOADS === 1,
     caller_transform: variant?.logitsTransform != null,
     caller_mask: variant?.logitsMask != null,
     ...pieces.conditions,
