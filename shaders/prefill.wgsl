@@ -47,8 +47,7 @@ import package::values_product;
 @group(0) @binding(5) var<storage, read_write> out: array<out_format::Quad>;
 @group(0) @binding(6) var<storage, read_write> lse: array<u32>;
 
-// What turns a row's q·k to a logit. Kept in registers, it would be loaded again for every tile: so drivers save
-// registers.
+// What turns a row's q·k to a logit. To save registers, drivers would load it again for every tile.
 var<workgroup> row_scales: array<array<vec4<f32>, ROW_LANES>, ROW_QUADS>;
 
 const LOWEST = -3.4028234663852886e38;
