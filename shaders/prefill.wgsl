@@ -23,14 +23,14 @@ import constants::{
 };
 import package::logits::transform;
 import package::params::{Row, Work, head_at, mask_at, params, row_at, work_at};
-import package::v_format;
 import package::k_pieces;
 import package::q_format;
+import package::v_format;
 import package::v_pieces;
 import package::out_format;
 import package::prefill::stage::{
-  NONE, PAIR, key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys, store_queries,
-  store_values, value_rows,
+  NONE, PAIR, key_rows, load_keys, load_queries, load_values, odd_stage, q_tile_row, store_keys,
+  store_queries, store_values, value_rows,
 };
 import package::prefill::tiles::{column_tile, key_of, row_of, row_tile, value_quad_of};
 @if(token_scales) import package::prefill::scales::load_scales;
@@ -118,7 +118,6 @@ fn main(
   for (var tile = 0u; tile < tiles; tile++) {
     let first = work.first_key + tile * TILE_KEYS;
     @if(token_scales) let key_scales = load_scales(work, kv_head, first, key_lane);
-
     @if(paged) let next_rows = key_rows(work, kv_head, first + TILE_KEYS, local);
     var scores = array<vec4<f32>, LANE_ROWS * KEY_QUADS>(); // a plain declaration is zeroed once
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {

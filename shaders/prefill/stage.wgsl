@@ -7,8 +7,8 @@
 // those they turn with.
 
 import constants::{
-  CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PACKED, PIECE_QUADS, Q_LOADS, QK_QUADS, ROW_LANES, RUN,
-  STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, VALUE_RUN, WORKGROUP,
+  CHUNK_QUADS, HALF_QUADS, KEY_LANES, KEY_QUADS, K_LOADS, PACKED, PIECE_QUADS, Q_LOADS, QK_QUADS,
+  ROW_LANES, RUN, STAGE_QUADS, TILE_KEYS, TILE_ROWS, V_LOADS, V_QUADS, VALUE_QUADS, VALUE_RUN, WORKGROUP,
 };
 import package::address::{k_row, slot_of, v_row};
 import package::k_format;
@@ -63,9 +63,9 @@ fn q_tile_row(n: u32, local: u32) -> u32 {
   return local / Q_SPAN + n * Q_TURN;
 }
 
-// Loads are in place, and conditional: a lane whose row is not there keeps what it has, at which nobody looks.
-// Drivers then load when they are told to, and to the registers from which the next stage is stored
-// (bench/notes/prefill.md).
+// Loads are in place, and conditional: a lane whose row is not there keeps what it has, at which nobody
+// looks. Drivers then load when they are told to, and to the registers from which the next stage is
+// stored (bench/notes/prefill.md).
 fn load_queries(
   quads: ptr<function, array<q_format::Quad, Q_LOADS * PAIR>>,
   rows: array<u32, Q_LOADS>, chunk: u32, local: u32,
@@ -85,20 +85,23 @@ fn load_queries(
   }
 }
 
-// A row's vector, lane and element in the tile. Where a turn fills whole vectors, the turn is the vector.
-fn q_vector(n: u32, local: u32) -> u32 {
-  if (Q_TURN == 4u * ROW_LANES) { return n; }
-  return q_tile_row(n, local) / (4u * ROW_LANES);
+// Of a tile's side in vectors of `lanes` fours: the vector of what a lane has in its turn n, having `own`
+// in the first; and what has the same lane and element. Where turns fill whole vectors, both are known
+// without the other, and no address is computed turn by turn.
+fn vector_of(n: u32, own: u32, turn: u32, lanes: u32) -> u32 {
+  if (turn == 4u * lanes) { return n; }
+  return (own + n * turn) / (4u * lanes);
 }
-fn q_row_in_vectors(n: u32, local: u32) -> u32 {
-  if (Q_TURN % (4u * ROW_LANES) == 0u) { return local / Q_SPAN; }
-  return q_tile_row(n, local);
+fn within_vectors(n: u32, own: u32, turn: u32, lanes: u32) -> u32 {
+  if (turn % (4u * lanes) == 0u) { return own; }
+  return own + n * turn;
 }
 
 fn store_query(n: u32, local: u32, quad: u32, values: vec4<f32>) {
-  let row = q_row_in_vectors(n, local);
+  let vector = vector_of(n, local / Q_SPAN, Q_TURN, ROW_LANES);
+  let row = within_vectors(n, local / Q_SPAN, Q_TURN, ROW_LANES);
   @unroll for (var e = 0u; e < 4; e++) {
-    row_tile[quad].steps[e].rows[q_vector(n, local)][(row / 4u) % ROW_LANES][row % 4u] = values[e];
+    row_tile[quad].steps[e].rows[vector][(row / 4u) % ROW_LANES][row % 4u] = values[e];
   }
 }
 
@@ -171,19 +174,11 @@ fn load_keys(
   }
 }
 
-fn k_vector(n: u32, local: u32) -> u32 {
-  if (K_TURN == 4u * KEY_LANES) { return n; }
-  return k_column(n, local) / (4u * KEY_LANES);
-}
-fn k_column_in_vectors(n: u32, local: u32) -> u32 {
-  if (K_TURN % (4u * KEY_LANES) == 0u) { return local / K_SPAN; }
-  return k_column(n, local);
-}
-
 fn store_key(n: u32, local: u32, quad: u32, values: vec4<f32>) {
-  let column = k_column_in_vectors(n, local);
+  let vector = vector_of(n, local / K_SPAN, K_TURN, KEY_LANES);
+  let column = within_vectors(n, local / K_SPAN, K_TURN, KEY_LANES);
   @unroll for (var e = 0u; e < 4; e++) {
-    column_tile[quad / PACKED].steps[e][(quad % PACKED) * KEY_QUADS + k_vector(n, local)]
+    column_tile[quad / PACKED].steps[e][(quad % PACKED) * KEY_QUADS + vector]
       [(column / 4u) % KEY_LANES][column % 4u] = values[e];
   }
 }
@@ -216,13 +211,12 @@ fn store_keys(
 }
 
 // A lane's turn n: which key of the stage, and which piece of its row.
-const WHOLE_ROWS = V_QUADS == KEY_LANES * VALUE_QUADS;
+// Where turns have whole rows, its piece and its step stay the same.
+const WHOLE_ROWS = V_QUADS == KEY_LANES * VALUE_QUADS; // no lane has a piece behind a row's end
 const V_SPAN = KEY_LANES * VALUE_QUADS / PIECE_QUADS;
 
-const V_TURN = WORKGROUP / V_SPAN; // keys that all lanes load in a turn, where a turn has whole rows
-
 fn v_key(n: u32, local: u32) -> u32 {
-  if (WORKGROUP % V_SPAN == 0u) { return local / V_SPAN + n * V_TURN; }
+  if (WORKGROUP % V_SPAN == 0u) { return local / V_SPAN + n * (WORKGROUP / V_SPAN); }
   return (local + n * WORKGROUP) / V_SPAN;
 }
 fn v_piece(n: u32, local: u32) -> u32 {

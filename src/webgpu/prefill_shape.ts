@@ -73,7 +73,7 @@ export function prefillShape(
   const bytes = () => {
     const rows = QUAD * (rowLanes * laneRows / QUAD + STEP_FILLING) + QUAD_FILLING;
     const columns = QUAD * columnQuads * keyLanes + QUAD_FILLING;
-    return 16 * (rowTiles() * rows + columnTiles() * columns) + 16 +
+    return 16 * (rowTiles() * rows + columnTiles() * columns) + 16 + 4 * rowLanes * laneRows +
       (rung === "workgroup" ? 4 * workgroup * laneRows : 0);
   };
   while (bytes() > memory) {

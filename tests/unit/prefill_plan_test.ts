@@ -9,6 +9,7 @@ import { linkShader } from "../../src/webgpu/link.ts";
 import { planPrefill } from "../../src/webgpu/prefill_plan.ts";
 import { tableWords } from "../../src/webgpu/prefill_tables.ts";
 import { capabilities } from "../support/capabilities.ts";
+import { workgroupBytes } from "../support/workgroup_memory.ts";
 
 const H200 = capabilities(32, {
   maxComputeInvocationsPerWorkgroup: 1024,
@@ -123,6 +124,22 @@ Deno.test("planPrefill(): states of split keys have a place for each query and c
   }
   const words = tableWords(problemOf([16, 32_768], [32, 8, 128]), plan, plan.dispatches[0]);
   assert.equal(words.length, 12 * plan.dispatches[0].works.length + 4 * 32);
+});
+
+// A plan that counts less than its kernel declares would pass, and fail when the GPU compiles it.
+Deno.test("planPrefill(): the memory that a plan counts is what its kernel declares", async () => {
+  for (const device of [H200, PORTABLE]) {
+    for (const dims of [[40, 40], [128, 128], [192, 128], [512, 512]]) {
+      for (const queries of [1, 16, 100]) {
+        const { shape, kernel } = planPrefill(problemOf([queries, 300], [8, 2, ...dims]), device);
+        assert.equal(
+          workgroupBytes(await linkShader(kernel), kernel.constants),
+          shape.memory,
+          kernel.name,
+        );
+      }
+    }
+  }
 });
 
 Deno.test("planPrefill(): what the device cannot hold is said before anything runs", () => {

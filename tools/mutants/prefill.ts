@@ -213,8 +213,8 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
   mutant(
     "prefill: dims of k lie on each other where rows of v are wider",
     STAGE,
-    "(quad % PACKED) * KEY_QUADS + k_vector(n, local)",
-    "k_vector(n, local)",
+    "(quad % PACKED) * KEY_QUADS + vector]",
+    "vector]",
     GRID,
     "/head dims .*webgpu/",
   ),
@@ -227,9 +227,9 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
     "/(head dims|group 3) .*webgpu/",
   ),
   mutant(
-    "prefill: turns of k that end within a vector pass for whole",
+    "prefill: turns that end within a vector pass for whole",
     STAGE,
-    "if (K_TURN % (4u * KEY_LANES) == 0u) {",
+    "if (turn % (4u * lanes) == 0u) {",
     "if (true) {",
     GRID,
     "/(head dims|group 3) .*webgpu/",
@@ -241,6 +241,13 @@ export const PREFILL_KERNEL: readonly Mutant[] = [
     "let next = first + (stage + 2u) * STAGE_KEYS;",
     GRID,
     "/(head dims|group 3) .*webgpu/",
+  ),
+  mutant(
+    "prefill: a plan does not count the memory of the rows' scales",
+    "src/webgpu/prefill_shape.ts",
+    "+ 4 * rowLanes * laneRows",
+    "",
+    PLAN,
   ),
   mutant(
     "prefill: all rows are scaled as the first vector's",
